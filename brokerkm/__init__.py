@@ -1,0 +1,1 @@
+"""Group key management for message brokers."""
