@@ -1,0 +1,325 @@
+"""The key server's view of one group: changes queue up, a commit makes them one epoch.
+
+`prepare` computes a commit and leaves the group as it was, so that a caller can store it first; `apply` moves the
+group on, and cannot fail. This module does no I/O: storing, publishing, admitting and rate-limiting are its caller's
+duties, as is never preparing two commits of the same epoch on two servers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, StateChange
+from brokerkm.core.cover import complete_subtree_cover
+from brokerkm.core.crypto import Random, Suite, load_signing_key
+from brokerkm.core.directory import Directory
+from brokerkm.core.names import MAX_LEVEL, MAX_SLOTS, check_identifier
+from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.policy import Policy
+from brokerkm.core.rekey import Beacon
+from brokerkm.core.rekeying import build_rekeys
+from brokerkm.core.renewal import Renewal, Rotation, renew
+from brokerkm.core.subgroup import MAX_SUBGROUP_PAYLOAD, SALT_SIZE, Subgroup
+from brokerkm.core.tree import KeyTree
+from brokerkm.core.welcome import Certificate, NodeKey, Recipient, Welcome, WelcomeSecrets
+from brokerkm.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DEFAULT_DEGREE: Final = 4  # RFC 2627's k; fewest bytes a member for one eviction is at 3 to 4 (bench core --degree)
+CERTIFICATE_LIFETIME: Final = 24 * 3600 * 1000  # ms; renewed by every Welcome
+
+
+class Group:
+    """One group: its tree, its members' places, its signing key and the changes that wait.
+
+    Args:
+        name: group id.
+        signing_seed: 32 bytes, the group's Ed25519 private key.
+        degree: of the tree; fixed for the group's life.
+        suite: how Welcomes are sealed; fixed for the group's life.
+        policy: what is asked of members.
+        beacon_interval: seconds between Beacons, as members are told.
+        epoch, time, tree, directory: the state that was stored, for a group that existed before.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        signing_seed: bytes,
+        *,
+        degree: int = DEFAULT_DEGREE,
+        suite: Suite = Suite.X25519,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+        beacon_interval: int = 30,
+        epoch: int = 0,
+        time: int = 0,
+        tree: KeyTree | None = None,
+        directory: Directory | None = None,
+    ) -> None:
+        self.name: Final = check_identifier(name, "group")
+        self.suite: Final = suite
+        self.policy: Final = policy
+        self.beacon_interval: Final = beacon_interval
+        self.epoch = epoch
+        self.time = time
+        self.tree: Final = tree or KeyTree(degree)
+        self.directory: Final = directory or Directory()
+        self._key: Final = load_signing_key(signing_seed)
+        self._pending: dict[str, Enrollment | Eviction] = {}
+        self._rotations: set[Rotation] = set()
+
+    def __repr__(self) -> str:
+        return f"Group({self.name!r}, epoch={self.epoch}, members={len(self.directory)})"
+
+    @property
+    def server_key(self) -> bytes:
+        """The Ed25519 public key that members verify with, 32 bytes."""
+        return self._key.public_key().public_bytes_raw()
+
+    @property
+    def pending(self) -> int:
+        """How many changes wait for the next commit."""
+        return len(self._pending) + len(self._rotations)
+
+    def enroll(self, enrollment: Enrollment) -> None:
+        """Queue a join; for one who is a member already, a new leaf key at the same slot.
+
+        Raises:
+            UsageError: the member id is malformed or the group is full.
+            RefusedError: the KEM public key is not one of the group's suite.
+        """
+        check_identifier(enrollment.member, "member")
+        if enrollment.kem_public:
+            self.suite.check_public(enrollment.kem_public)
+        if enrollment.member not in self.directory and len(self.directory) + len(self._pending) >= MAX_SLOTS:
+            message = f"group {self.name} is full: {MAX_SLOTS} members"
+            raise UsageError(message)
+        self._pending[enrollment.member] = enrollment
+
+    refresh = enroll
+
+    def evict(self, member: str, reason: GoodbyeReason = GoodbyeReason.EVICTED) -> None:
+        """Queue an eviction; a join that waits is dropped. Raises `UsageError` if there is no such member."""
+        waiting = self._pending.get(member)
+        if member not in self.directory and not isinstance(waiting, Enrollment):
+            message = f"{member!r} is not a member of group {self.name}"
+            raise UsageError(message)
+        self._pending[member] = Eviction(member, reason)
+
+    def rotate(self, level: int | None = None, index: int = 0, *, deep: bool = False) -> None:
+        """Queue new keys for a node (by default the root) and its ancestors, and all inner nodes below if `deep`.
+
+        Raises:
+            UsageError: there is no such inner node.
+        """
+        level = self.tree.height if level is None else level
+        if not (1 <= level <= self.tree.height and 0 <= index < self.tree.degree ** (self.tree.height - level)):
+            message = f"group {self.name} has no inner node ({level}, {index})"
+            raise UsageError(message)
+        self._rotations.add(Rotation(level, index, deep))
+
+    def rotate_all(self) -> None:
+        """Queue new keys for every inner node."""
+        self.rotate(deep=True)
+
+    def prepare(self, now: float, random: Random) -> Commit:
+        """Return the commit of all changes that wait; the group stays as it was.
+
+        Args:
+            now: seconds since 1970.
+            random: source of keys.
+        """
+        changes = list(self._pending.values())
+        removed = tuple(
+            (change.member, slot)
+            for change in changes
+            if isinstance(change, Eviction) and (slot := self.directory.slot(change.member)) is not None
+        )
+        seats = self._seat([change for change in changes if isinstance(change, Enrollment)], removed)
+        refreshed = [seat.slot for seat in seats if seat.enrollment.member in self.directory]
+        epoch, time = self.epoch + 1, self._clock(now)
+        height = self._make_room(seats)
+        renewal = renew(
+            self.tree,
+            epoch,
+            height,
+            emptied=[*(slot for _, slot in removed), *refreshed],
+            seated=[seat.slot for seat in seats],
+            rotations=self._rotations,
+            random=random,
+        )
+        rekeys = build_rekeys(self.tree, renewal, epoch, self.name, self._key)
+        goodbyes = tuple(
+            (change.member, Goodbye.seal(self._key, self.name, change.member, epoch, change.reason))
+            for change in changes
+            if isinstance(change, Eviction)
+        )
+        root = renewal.nodes[height].get(0) or self.tree.get(height, 0)
+        beacon = self._beacon(epoch, height, root, time)
+        change = StateChange(epoch, height, time, renewal.nodes, seats, removed)
+        served = frozenset([*changes, *self._rotations])
+        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), goodbyes, change, served)
+
+    def apply(self, commit: Commit) -> None:
+        """Make `commit` the group's state; what was queued after it was prepared goes on waiting.
+
+        Raises:
+            UsageError: the commit is not the next one of this group.
+        """
+        change = commit.change
+        if change.epoch != self.epoch + 1:
+            message = f"commit of epoch {change.epoch} does not follow epoch {self.epoch}"
+            raise UsageError(message)
+        tree = self.tree
+        for member, slot in change.removed:
+            self.directory.remove(member)
+            heapq.heappush(tree.free, slot)
+        new = [seat for seat in change.seated if seat.enrollment.member not in self.directory]
+        for slot, enrollment in new:
+            if slot < tree.used:
+                heapq.heappop(tree.free)  # `_seat` took the lowest, in order
+            tree.used = max(tree.used, slot + 1)
+            self.directory.add(enrollment.member, slot)
+        tree.height = change.height
+        for level, nodes in enumerate(change.nodes):
+            tree.set(level, nodes)
+        tree.count_members([slot for _, slot in change.removed], -1)
+        tree.count_members([seat.slot for seat in new], 1)
+        self.epoch, self.time = change.epoch, change.time
+        self._pending = {member: waiting for member, waiting in self._pending.items() if waiting not in commit.served}
+        self._rotations -= commit.served
+
+    def commit(self, now: float, random: Random) -> Commit:
+        """Prepare a commit and apply it at once: for callers that store nothing."""
+        commit = self.prepare(now, random)
+        self.apply(commit)
+        return commit
+
+    def beacon(self, now: float) -> bytes:
+        """Return a Beacon for the current epoch."""
+        self.time = self._clock(now)
+        return self._beacon(self.epoch, self.tree.height, self.tree.get(self.tree.height, 0), self.time)
+
+    def welcome(self, enrollment: Enrollment, now: float) -> bytes:
+        """Return a Welcome of the current keys for a member, as the answer to its Sync.
+
+        Raises:
+            UsageError: there is no such member.
+            RefusedError: its KEM public key cannot be used.
+        """
+        slot = self.directory.slot(enrollment.member)
+        if slot is None:
+            message = f"{enrollment.member!r} is not a member of group {self.name}"
+            raise UsageError(message)
+        leaf, path = self.tree.get(0, slot), self.tree.path(slot)
+        secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, int(now * 1000))
+        return self._seal_welcome(enrollment, secrets)
+
+    def refusal(self, member: str, nonce: bytes, reason: RefusalReason, now: float) -> bytes:
+        """Return a Refusal of the request with `nonce`."""
+        time = int(now * 1000)
+        return Refusal.seal(self._key, self.name, member, nonce=nonce, reason=reason, time=time)
+
+    def leaf_key(self, member: str) -> bytes | None:
+        """Return the leaf key that proves the requests of `member`, if it is one."""
+        slot = self.directory.slot(member)
+        return None if slot is None else self.tree.get(0, slot).key
+
+    def seal_for(self, members: Iterable[str], payload: bytes, now: float, random: Random) -> list[NodeRekey]:
+        """Return one Subgroup message for each node of the smallest cover of `members`; nobody else opens them.
+
+        Raises:
+            UsageError: one is not a member, there is none, or `payload` is longer than 16,000 bytes.
+        """
+        if len(payload) > MAX_SUBGROUP_PAYLOAD:
+            message = f"a subgroup message carries at most {MAX_SUBGROUP_PAYLOAD} bytes, not {len(payload)}"
+            raise UsageError(message)
+        slots: set[int] = set()
+        for member in members:
+            slot = self.directory.slot(member)
+            if slot is None:
+                message = f"{member!r} is not a member of group {self.name}"
+                raise UsageError(message)
+            slots.add(slot)
+        if not slots:
+            message = "a subgroup message needs at least one member"
+            raise UsageError(message)
+        self.time = self._clock(now)
+        return [
+            self._subgroup(level, index, payload, random(SALT_SIZE))
+            for level, index in complete_subtree_cover(self.tree, slots)
+        ]
+
+    def _subgroup(self, level: int, index: int, payload: bytes, salt: bytes) -> NodeRekey:
+        slot, topic = (None, index) if level else (index, index // self.tree.degree)
+        node, context = self.tree.get(level, index), (self.name, level, topic)
+        sealed = Subgroup.seal(self._key, context, node, payload, slot=slot, time=self.time, salt=salt)
+        return NodeRekey(level, topic, sealed)
+
+    def _clock(self, now: float) -> int:
+        """Return the group's time for something new: ms since 1970, never the same twice, never back."""
+        return max(int(now * 1000), self.time + 1)
+
+    def _seat(self, enrollments: list[Enrollment], removed: tuple[tuple[str, int], ...]) -> tuple[Seat, ...]:
+        """Give each enrollment a slot: its own if it has one, else the lowest that is free after the removals."""
+        freed = sorted(slot for _, slot in removed)
+        free = itertools.chain(heapq.merge(_ascending(self.tree.free), freed), itertools.count(self.tree.used))
+        return tuple(
+            Seat(next(free) if (slot := self.directory.slot(enrollment.member)) is None else slot, enrollment)
+            for enrollment in enrollments
+        )
+
+    def _make_room(self, seats: tuple[Seat, ...]) -> int:
+        """Extend the tree's arrays for `seats`, which changes nothing else, and return the height it then has."""
+        slots = max((seat.slot + 1 for seat in seats), default=0)
+        height = self.tree.height
+        while slots > self.tree.degree**height:
+            height += 1
+        if height > MAX_LEVEL:
+            message = f"group {self.name} cannot grow further"
+            raise UsageError(message)
+        self.tree.extend(height, max(slots, self.tree.used))
+        return height
+
+    def _beacon(self, epoch: int, height: int, root: NodeKey, time: int) -> bytes:
+        at = (epoch, height, root.birth, root.step)
+        return Beacon.seal(self._key, self.name, at, time, self.beacon_interval)
+
+    def _welcomes(
+        self, seats: tuple[Seat, ...], renewal: Renewal, epoch: int, time: int
+    ) -> tuple[tuple[str, bytes], ...]:
+        """Return the Welcomes of those who sit at `seats` under the keys of `renewal`."""
+        degree = self.tree.degree
+        welcomes: list[tuple[str, bytes]] = []
+        for seat in seats:
+            if seat.enrollment.kem_public:
+                path = tuple(nodes[seat.slot // degree**level] for level, nodes in enumerate(renewal.nodes) if level)
+                secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, epoch, time)
+                welcomes.append((seat.enrollment.member, self._seal_welcome(seat.enrollment, secrets)))
+        return tuple(welcomes)
+
+    def _secrets(self, seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...], epoch: int, time: int) -> WelcomeSecrets:
+        certificate = None
+        if self.policy.source_authentication:
+            who, expiry = seat.enrollment, time + CERTIFICATE_LIFETIME
+            certificate = Certificate.issue(self._key, self.name, who.member, who.identity, expiry)
+        return WelcomeSecrets(epoch, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
+
+    def _seal_welcome(self, enrollment: Enrollment, secrets: WelcomeSecrets) -> bytes:
+        to = Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)
+        return Welcome.seal(self._key, self.suite, self.name, to, secrets)
+
+
+def _ascending(heap: list[int]) -> Iterator[int]:
+    """Yield the elements of `heap` in order and leave it as it is; the first k cost k log k."""
+    candidates = [(heap[0], 0)] if heap else []
+    while candidates:
+        value, at = heapq.heappop(candidates)
+        yield value
+        for child in (2 * at + 1, 2 * at + 2):
+            if child < len(heap):
+                heapq.heappush(candidates, (heap[child], child))

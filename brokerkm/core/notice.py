@@ -1,0 +1,101 @@
+"""A signed word from the server to one member: Goodbye and Refusal.
+
+Formats: `schemas/goodbye.cddl`, `schemas/refusal.cddl`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from brokerkm.core.crypto import SIGNATURE_SIZE, check_signature, labelled
+from brokerkm.core.messages import SIGNATURE_TAIL, Kind, sign
+from brokerkm.core.wire import NONCE_SIZE, VERSION, binary, open_message, uint
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+class GoodbyeReason(enum.IntEnum):
+    """Why a member is out."""
+
+    EVICTED = 1
+    LEFT = 2
+
+
+class RefusalReason(enum.IntEnum):
+    """Why the server did not do what a request asked for; says no more than an outsider may know."""
+
+    NOT_ADMITTED = 1  # no listed key, no valid token, or a proof that does not hold
+    NOT_A_MEMBER = 2
+    WRONG_TIME = 3  # the request's time is too far from the server's, which the refusal gives
+    TRY_LATER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The member is out as of `epoch`; retained in place of its Welcome."""
+
+    LABEL: ClassVar = "brokerkm v1 goodbye"
+
+    epoch: int
+    reason: GoodbyeReason
+    signature: bytes
+    signed_part: bytes = field(repr=False)
+
+    @classmethod
+    def seal(cls, key: Ed25519PrivateKey, group: str, member: str, epoch: int, reason: GoodbyeReason) -> bytes:
+        """Return the encoded Goodbye."""
+        return sign(key, labelled(cls.LABEL, group, member), (VERSION, Kind.GOODBYE, epoch, reason))
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Return the Goodbye in `payload`; raises `RefusedError`."""
+        epoch, reason, signature = open_message(payload, Kind.GOODBYE, 5)
+        return cls(
+            uint(epoch, "epoch", minimum=1),
+            GoodbyeReason(uint(reason, "reason", len(GoodbyeReason), 1)),
+            binary(signature, "signature", SIGNATURE_SIZE),
+            payload[:-SIGNATURE_TAIL],
+        )
+
+    def verify(self, key: Ed25519PublicKey, group: str, member: str) -> None:
+        """Check the signature; raises `RefusedError`."""
+        check_signature(key, self.signature, labelled(self.LABEL, group, member) + self.signed_part)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The request with this nonce was not granted; never retained. `time` is the server's, ms since 1970."""
+
+    LABEL: ClassVar = "brokerkm v1 refusal"
+
+    nonce: bytes
+    reason: RefusalReason
+    time: int
+    signature: bytes
+    signed_part: bytes = field(repr=False)
+
+    @classmethod
+    def seal(
+        cls, key: Ed25519PrivateKey, group: str, member: str, *, nonce: bytes, reason: RefusalReason, time: int
+    ) -> bytes:
+        """Return the encoded Refusal."""
+        return sign(key, labelled(cls.LABEL, group, member), (VERSION, Kind.REFUSAL, nonce, reason, time))
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Return the Refusal in `payload`; raises `RefusedError`."""
+        nonce, reason, time, signature = open_message(payload, Kind.REFUSAL, 6)
+        return cls(
+            binary(nonce, "nonce", NONCE_SIZE),
+            RefusalReason(uint(reason, "reason", len(RefusalReason), 1)),
+            uint(time, "time"),
+            binary(signature, "signature", SIGNATURE_SIZE),
+            payload[:-SIGNATURE_TAIL],
+        )
+
+    def verify(self, key: Ed25519PublicKey, group: str, member: str) -> None:
+        """Check the signature; raises `RefusedError`."""
+        check_signature(key, self.signature, labelled(self.LABEL, group, member) + self.signed_part)
