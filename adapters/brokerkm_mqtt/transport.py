@@ -1,0 +1,298 @@
+"""`brokerkm.transport.Transport` over MQTT: one link at a time, and what must outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+import random
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from brokerkm.errors import TransportError, UsageError
+from brokerkm.topics import check_filter, check_topic
+from brokerkm.transport import Connected, Delivery, Disconnected, Incoming, Options, Outgoing
+from brokerkm_mqtt.address import parse
+from brokerkm_mqtt.backoff import Backoff
+from brokerkm_mqtt.engine import VersionRefusedError
+from brokerkm_mqtt.inbox import Inbox
+from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, Parcel, dial
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class MqttTransport:
+    """A client of the broker that the URL names; see the package for what a URL may say.
+
+    After a subscription that the broker refused only in part, the filters that it granted are in force.
+
+    Raises:
+        UsageError: the URL or an option is not one that MQTT can serve.
+    """
+
+    def __init__(self, url: str, options: Options) -> None:
+        self._address = parse(url, options)
+        if options.will is not None:
+            check_topic(options.will.topic)
+        self._options = dataclasses.replace(options, client_id=options.client_id or f"bkm-{secrets.token_hex(8)}")
+        self._versions = self._address.versions
+        self._filters: dict[str, None] = {}
+        self._outbox: deque[Parcel] = deque()
+        self._inbox = Inbox(options.queue_size)
+        self._link: Link | None = None
+        self._changed = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest payload that `publish` takes: the smaller of the broker's limit and our own."""
+        limit = self._options.max_payload
+        return limit if self._link is None else min(limit, self._link.max_payload)
+
+    @property
+    def version(self) -> str:
+        """The version of MQTT that is spoken, or would be tried next: ``5`` or ``3.1.1``."""
+        return "5" if self._versions[0] is MQTTProtocolVersion.MQTTv5 else "3.1.1"
+
+    async def open(self) -> None:
+        """Connect; can be done once.
+
+        Raises:
+            TransportError: the broker cannot be reached, or refuses this client.
+        """
+        if self._supervisor is not None or self._closed:
+            message = "a transport is opened once: create another"
+            raise UsageError(message)
+        await self._establish(clean=self._options.clean_start)
+        self._supervisor = asyncio.create_task(self._stay_connected(), name=f"mqtt {self._address}")
+
+    async def close(self) -> None:
+        """Disconnect and end `incoming`; may be called twice. Publishes that still wait fail."""
+        if self._closed:
+            return
+        self._closed = True
+        self._changed.set()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        if self._link is not None:
+            await self._link.close(self._options.timeout)
+        for parcel in self._outbox:
+            parcel.settle("this client closed the connection")
+        self._outbox.clear()
+        self._inbox.close()
+
+    async def publish(self, message: Outgoing) -> None:
+        """Return when the broker has acknowledged the message (QoS 1).
+
+        Raises:
+            UsageError: the topic is not exact or the payload too large.
+            TransportError: the broker refused it, or did not answer in time; then it may or may not have it.
+        """
+        await self.publish_batch([message])
+
+    async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
+        """Publish all in this order, hundreds in flight; raises as `publish` does, after all were tried."""
+        for message in messages:
+            self._check(message)
+        loop = asyncio.get_running_loop()
+        parcels = [Parcel(message, loop.create_future()) for message in messages]
+        self._outbox.extend(parcels)
+        self.writable()
+        refused: list[TransportError] = []
+        try:
+            for parcel in parcels:
+                await self._settled(parcel, refused)
+        finally:
+            for parcel in parcels:
+                parcel.accepted.cancel()
+        if len(refused) > 1:
+            text = f"{len(refused)} of {len(messages)} payloads were not accepted; the first: {refused[0]}"
+            raise TransportError(text) from refused[0]
+        if refused:
+            raise refused[0]
+
+    async def request(self, topic: str, payload: bytes) -> None:
+        """Publish to whoever subscribes `topic`: the server."""
+        await self.publish(Outgoing(topic, payload))
+
+    async def subscribe(self, filters: Collection[str]) -> None:
+        """Receive what matches from now on, and what the broker retained.
+
+        Raises:
+            UsageError: a filter is malformed.
+            TransportError: the broker refused a filter, or did not answer in time.
+        """
+        wanted = list(dict.fromkeys(check_filter(pattern) for pattern in filters))
+        refused = dict(await self._ask(lambda link: link.subscribe(wanted)))
+        self._filters.update(dict.fromkeys(pattern for pattern in wanted if pattern not in refused))
+        if refused:
+            (pattern, reason), *_ = refused.items()
+            message = (
+                f"the broker refused {len(refused)} of {len(wanted)} filters, {pattern!r} first: {reason}; "
+                "see whether its access list lets this user read there"
+            )
+            raise TransportError(message)
+
+    async def unsubscribe(self, filters: Collection[str]) -> None:
+        """Receive it no longer; a filter that was not subscribed is not an error."""
+        unwanted = list(dict.fromkeys(check_filter(pattern) for pattern in filters))
+        for pattern in unwanted:
+            self._filters.pop(pattern, None)
+        await self._ask(lambda link: link.unsubscribe(unwanted))
+
+    async def incoming(self) -> AsyncIterator[Incoming]:
+        """Yield deliveries and connection events until `close`, and what was queued by then."""
+        while (item := await self._inbox.get()) is not None:
+            if self._link is not None:
+                self._link.resume()
+            yield item
+
+    # What the link says: `brokerkm_mqtt.link.Owner`.
+
+    def has_room(self, *, urgent: bool) -> bool:
+        """Tell whether one more delivery fits the queue."""
+        return self._inbox.has_room(urgent=urgent)
+
+    def received(self, link: Link, delivery: Delivery, mid: int) -> None:
+        """Queue a delivery; it is acknowledged when it is taken, so that the broker's window holds the rest."""
+        self._inbox.put(delivery, functools.partial(link.ack, mid))
+
+    def writable(self) -> None:
+        """Put in flight what waits, as far as the window goes."""
+        link = self._link
+        while link is not None and self._outbox and link.can_publish():
+            parcel = self._outbox.popleft()
+            if not parcel.accepted.done():
+                link.publish(parcel)
+
+    def lost(self, link: Link, reason: str) -> None:
+        """Take back what was in flight, in its order, and let the supervisor connect again."""
+        if link is not self._link:
+            return
+        self._link = None
+        self._outbox.extendleft(reversed(link.in_flight.values()))
+        self._changed.set()
+        if not self._closed:
+            _log.info("lost the broker at %s: %s", self._address, reason)
+            self._inbox.note(Disconnected(reason))
+
+    # The connection.
+
+    async def _stay_connected(self) -> None:
+        backoff = Backoff(random.uniform)
+        clean = self._options.clean_start and self._options.session_expiry == 0
+        clock = asyncio.get_running_loop().time
+        while True:
+            since = clock()
+            while self._link is not None:
+                await self._change()
+            backoff.lasted(clock() - since)
+            while self._link is None:
+                await asyncio.sleep(backoff.next())
+                try:
+                    await self._establish(clean=clean)
+                except TransportError as error:
+                    _log.info("not connected yet: %s", error)
+                except Exception:  # noqa: BLE001 - a broker's whims must not end the only task that reconnects
+                    _log.exception("connecting to the broker at %s failed", self._address)
+
+    async def _establish(self, *, clean: bool) -> None:
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                link = await self._dial(clean=clean)
+                try:
+                    await self._subscribe_again(link)
+                except BaseException:
+                    link.abort("not established")
+                    raise
+        except TimeoutError:
+            message = f"the broker at {self._address} did not answer within {self._options.timeout:g} s"
+            raise TransportError(message) from None
+        self._link = link
+        self._inbox.note(Connected())
+        self._changed.set()
+        self.writable()
+
+    async def _subscribe_again(self, link: Link) -> None:
+        refused = await link.subscribe(list(self._filters))
+        if refused:
+            message = f"the broker no longer grants {refused[0][0]!r}: {refused[0][1]}"
+            raise TransportError(message)
+
+    async def _dial(self, *, clean: bool) -> Link:
+        version, *others = self._versions
+        try:
+            link = await dial(self._address, self._options, version, clean=clean, owner=self)
+        except VersionRefusedError:
+            if not others:
+                raise
+            self._versions = (others[0],)
+        except HungUpError as error:
+            if not others:
+                raise
+            with contextlib.suppress(HungUpError):
+                return await dial(self._address, self._options, others[0], clean=clean, owner=self)
+            message = f"the broker at {self._address} closed the connection: {error}"
+            raise TransportError(message) from error
+        else:
+            self._versions = (version,)
+            return link
+        return await dial(self._address, self._options, others[0], clean=clean, owner=self)
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _ask(self, question: Callable[[Link], Awaitable[_T]]) -> _T:
+        """Return the broker's answer, of the next link if this one breaks."""
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                while True:
+                    link = self._opened()
+                    if link is None:
+                        await self._change()
+                        continue
+                    with contextlib.suppress(LinkLostError):
+                        return await question(link)
+        except TimeoutError:
+            message = f"the broker at {self._address} did not answer within {self._options.timeout:g} s"
+            raise TransportError(message) from None
+
+    async def _settled(self, parcel: Parcel, refused: list[TransportError]) -> None:
+        """Wait for one parcel; those before it are settled, so each has the whole timeout for itself."""
+        try:
+            if not parcel.accepted.done():
+                await asyncio.wait_for(parcel.accepted, self._options.timeout)
+            parcel.accepted.result()
+        except TimeoutError:
+            message = (
+                f"the broker at {self._address} has not acknowledged {parcel.message.topic!r} "
+                f"within {self._options.timeout:g} s: it is {'slow' if self._link else 'not connected'}"
+            )
+            raise TransportError(message) from None
+        except TransportError as error:
+            refused.append(error)
+
+    def _check(self, message: Outgoing) -> None:
+        self._opened()
+        check_topic(message.topic)
+        if len(message.payload) > self.max_payload:
+            text = f"{len(message.payload)} bytes for {message.topic!r}: at most {self.max_payload} can be published"
+            raise UsageError(text)
+
+    def _opened(self) -> Link | None:
+        if self._closed or self._supervisor is None:
+            message = "not connected: the transport is not open, or closed"
+            raise TransportError(message)
+        return self._link if self._link is not None and self._link.is_open else None
