@@ -1,0 +1,26 @@
+"""Runs amqtt until it is terminated: amqtt_server.py PORT."""
+
+import asyncio
+import signal
+import sys
+
+from amqtt.broker import Broker
+
+
+async def main(port: int) -> None:
+    """Serve on loopback, to everybody."""
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await broker.start()
+    print("ready", flush=True)  # noqa: T201 - the fixture waits for it
+    await stop.wait()
+    await broker.shutdown()
+
+
+asyncio.run(main(int(sys.argv[1])))

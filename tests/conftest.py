@@ -1,0 +1,39 @@
+"""Fixtures for the whole suite: real brokers, started when a test first asks for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from brokers import mqtt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> Iterator[mqtt.MqttBroker]:
+    """Mosquitto, open to everybody."""
+    with mqtt.open_mosquitto() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[mqtt.MqttBroker]:
+    """RabbitMQ with its MQTT plugin."""
+    with mqtt.rabbitmq() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[mqtt.MqttBroker]:
+    """nats-server with MQTT."""
+    with mqtt.nats() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def amqtt() -> Iterator[mqtt.MqttBroker]:
+    """The amqtt broker, from PyPI."""
+    with mqtt.amqtt() as broker:
+        yield broker
