@@ -46,6 +46,26 @@ class UsageError(BrokerkmError, ValueError):
     """The caller asked for something that cannot be done; nothing has changed."""
 
 
+class StateError(UsageError):
+    """The member is in no state to do what was asked."""
+
+
+class NotJoinedError(StateError):
+    """The member has not been welcomed to the group yet."""
+
+
+class StaleError(StateError):
+    """The member has missed a rekey and is catching up; sending would use a key that others have left."""
+
+
+class SilentError(StateError):
+    """No Beacon has come for longer than the group's policy allows; somebody may be withholding rekeys."""
+
+
+class EvictedError(StateError):
+    """The key server has said, by its signature, that this member is out of the group."""
+
+
 class RefusedError(BrokerkmError):
     """Bytes from a peer were refused; the receiver's state is what it was before.
 

@@ -153,16 +153,13 @@ class Group:
             random=random,
         )
         rekeys = build_rekeys(self.tree, renewal, epoch, self.name, self._key)
-        goodbyes = tuple(
-            (change.member, Goodbye.seal(self._key, self.name, change.member, epoch, change.reason))
-            for change in changes
-            if isinstance(change, Eviction)
-        )
+        evicted = [change for change in changes if isinstance(change, Eviction)]
+        goodbyes = zip((member for member, _ in evicted), Goodbye.seal_all(self._key, self.name, epoch, evicted))
         root = renewal.nodes[height].get(0) or self.tree.get(height, 0)
         beacon = self._beacon(epoch, height, root, time)
         change = StateChange(epoch, height, time, renewal.nodes, seats, removed)
         served = frozenset([*changes, *self._rotations])
-        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), goodbyes, change, served)
+        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), tuple(goodbyes), change, served)
 
     def apply(self, commit: Commit) -> None:
         """Make `commit` the group's state; what was queued after it was prepared goes on waiting.

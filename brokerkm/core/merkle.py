@@ -7,6 +7,7 @@ hashes carry different first bytes, so that neither passes for the other (RFC 69
 16 bytes: forging needs a second preimage, and no one but the server chooses what is hashed.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,7 +17,6 @@ BLOCK_SIZE: Final = 16  # messages under one signature
 MAX_PROOF: Final = 4 * HASH_SIZE  # bytes; log2 of the block size
 _LEAF: Final = labelled_hash(b"\x00")
 _NODE: Final = labelled_hash(b"\x01")
-BLOCK_LABEL: Final = b"brokerkm v1 block\x00"
 
 
 def leaf_hash(signed: bytes) -> bytes:
@@ -28,21 +28,27 @@ def _node_hash(one: bytes, other: bytes) -> bytes:
     return _NODE(one + other if one < other else other + one)
 
 
+@functools.cache
+def _siblings(count: int) -> tuple[tuple[int, ...], ...]:
+    """Return, for each layer of a tree of `count` leaves, the place of each leaf's sibling there; -1 for none."""
+    layers: list[tuple[int, ...]] = []
+    span, width = 1, count  # leaves below a node of this layer, nodes in it
+    while width > 1:
+        places = [leaf // span ^ 1 for leaf in range(count)]
+        layers.append(tuple(place if place < width else -1 for place in places))
+        span, width = 2 * span, (width + 1) // 2
+    return tuple(layers)
+
+
 def root_and_proofs(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
     """Return the root over `leaves` (1 to 16 hashes) and each leaf's proof, in order."""
     proofs = [b""] * len(leaves)
     layer = list(leaves)
-    span = 1  # leaves below a node of this layer
-    while len(layer) > 1:
-        above = [_node_hash(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
-        if len(layer) % 2:
-            above.append(layer[-1])
-        for position in range(len(leaves)):
-            sibling = position // span ^ 1
-            if sibling < len(layer):
-                proofs[position] += layer[sibling]
-        layer = above
-        span *= 2
+    for siblings in _siblings(len(leaves)):
+        known = [*layer, b""]  # what an odd node has for a sibling
+        proofs = [proof + known[place] for proof, place in zip(proofs, siblings, strict=True)]
+        odd = layer[len(layer) & ~1 :]
+        layer = [_node_hash(one, other) for one, other in zip(layer[::2], layer[1::2], strict=False)] + odd
     return layer[0], proofs
 
 

@@ -1,4 +1,4 @@
-"""What all messages share: their types, and how the server signs one.
+"""What all messages share: their types and the limits of what is in them.
 
 Each message is a msgpack array (`schemas/*.cddl`). What the topic already says is not sent again but is signed: the
 signed bytes of a message are its label, a zero byte, the msgpack array of its context (group and what the topic
@@ -10,17 +10,10 @@ only once it has been verified.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
-
-from brokerkm.core.crypto import SIGNATURE_SIZE
-from brokerkm.core.wire import binary_size, pack
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import Final
 
 MAX_DEGREE: Final = 64
 MAX_STEP: Final = 0xFFFF  # a node that has been ratcheted this often is drawn anew instead
-SIGNATURE_TAIL: Final = binary_size(SIGNATURE_SIZE)  # bytes that an encoded signature has at a message's end
 
 
 class Kind(enum.IntEnum):
@@ -36,14 +29,3 @@ class Kind(enum.IntEnum):
     DATA = 8
     REFUSAL = 9
     SUBGROUP = 10
-
-
-def encode_proved(fields: tuple[object, ...], proofs: int = 1) -> bytes:
-    """Return the encoding of `fields` as the beginning of an array that has `proofs` more elements, 15 in all."""
-    return bytes((0x90 | (len(fields) + proofs),)) + pack(fields)[1:]  # fixarray
-
-
-def sign(key: Ed25519PrivateKey, context: bytes, fields: tuple[object, ...]) -> bytes:
-    """Return the message of `fields` with its signature over `context` and all that comes before it."""
-    body = encode_proved(fields)
-    return body + pack(key.sign(context + body))

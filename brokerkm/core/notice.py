@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from brokerkm.core.crypto import SIGNATURE_SIZE, check_signature, labelled
-from brokerkm.core.messages import SIGNATURE_TAIL, Kind, sign
+from brokerkm.core.messages import Kind
+from brokerkm.core.signing import SIGNATURE_TAIL, check_proved, decode_proof, encode_proved, sign, sign_all
 from brokerkm.core.wire import NONCE_SIZE, VERSION, binary, open_message, uint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
@@ -41,28 +44,34 @@ class Goodbye:
 
     epoch: int
     reason: GoodbyeReason
+    proof: bytes | None
     signature: bytes
     signed_part: bytes = field(repr=False)
 
     @classmethod
-    def seal(cls, key: Ed25519PrivateKey, group: str, member: str, epoch: int, reason: GoodbyeReason) -> bytes:
-        """Return the encoded Goodbye."""
-        return sign(key, labelled(cls.LABEL, group, member), (VERSION, Kind.GOODBYE, epoch, reason))
+    def seal_all(
+        cls, key: Ed25519PrivateKey, group: str, epoch: int, evicted: Sequence[tuple[str, GoodbyeReason]]
+    ) -> list[bytes]:
+        """Return the encoded Goodbye of each of the `evicted` (member id and reason)."""
+        bodies = [encode_proved((VERSION, Kind.GOODBYE, epoch, reason), 2) for _, reason in evicted]
+        return sign_all(key, bodies, [labelled(cls.LABEL, group, member) for member, _ in evicted])
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Return the Goodbye in `payload`; raises `RefusedError`."""
-        epoch, reason, signature = open_message(payload, Kind.GOODBYE, 5)
+        epoch, reason, proof, signature = open_message(payload, Kind.GOODBYE, 6)
+        proof, signed_part = decode_proof(proof, payload)
         return cls(
             uint(epoch, "epoch", minimum=1),
             GoodbyeReason(uint(reason, "reason", len(GoodbyeReason), 1)),
+            proof,
             binary(signature, "signature", SIGNATURE_SIZE),
-            payload[:-SIGNATURE_TAIL],
+            signed_part,
         )
 
     def verify(self, key: Ed25519PublicKey, group: str, member: str) -> None:
         """Check the signature; raises `RefusedError`."""
-        check_signature(key, self.signature, labelled(self.LABEL, group, member) + self.signed_part)
+        check_proved(key, self.signature, self.proof, labelled(self.LABEL, group, member) + self.signed_part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
-from brokerkm.core.crypto import HASH_SIZE, SIGNATURE_SIZE, WRAPPED_KEY_SIZE, check_signature, labelled
-from brokerkm.core.merkle import BLOCK_LABEL, MAX_PROOF, leaf_hash, root_from_proof
-from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, SIGNATURE_TAIL, Kind, sign
+from brokerkm.core.crypto import SIGNATURE_SIZE, WRAPPED_KEY_SIZE, check_signature, labelled
+from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
 from brokerkm.core.names import MAX_LEVEL, MAX_SLOTS
-from brokerkm.core.wire import VERSION, array, binary, binary_size, open_message, uint
+from brokerkm.core.signing import SIGNATURE_TAIL, check_proved, decode_proof, sign
+from brokerkm.core.wire import VERSION, array, binary, open_message, uint
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ class Rekey:
         """Return the Rekey in `payload` from a topic of `level`; raises `RefusedError`."""
         epoch, height, entries, chain, proof, signature = open_message(payload, Kind.REKEY, 8)
         height = uint(height, "height", MAX_LEVEL, level + 1)
-        if proof is not None:
-            proof = binary(proof, "proof", maximum=MAX_PROOF)
-            if not proof or len(proof) % HASH_SIZE:
-                raise RefusedError(Reason.WRONG_LENGTH, "proof")
-        proof_size = 1 if proof is None else binary_size(len(proof))
+        proof, signed_part = decode_proof(proof, payload)
         return cls(
             uint(epoch, "epoch", minimum=1),
             height,
@@ -60,15 +56,13 @@ class Rekey:
             binary(chain, "chain", WRAPPED_KEY_SIZE * (height - level - 1)),
             proof,
             binary(signature, "signature", SIGNATURE_SIZE),
-            payload[: -SIGNATURE_TAIL - proof_size],
+            signed_part,
         )
 
     def verify(self, key: Ed25519PublicKey, group: str, level: int, index: int) -> None:
         """Check the signature over this message on the topic of `(level, index)`; raises `RefusedError`."""
         signed = labelled(self.LABEL, group, level, index) + self.signed_part
-        if self.proof is not None:
-            signed = BLOCK_LABEL + root_from_proof(leaf_hash(signed), self.proof)
-        check_signature(key, self.signature, signed)
+        check_proved(key, self.signature, self.proof, signed)
 
 
 def _entries(value: object, level: int) -> tuple[Entry, ...]:

@@ -7,13 +7,13 @@ share. This is the server's hot path: it assembles encoded messages from encoded
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from brokerkm.core.commit import NodeRekey
 from brokerkm.core.crypto import KEY_SIZE, labelled, wrap_key
-from brokerkm.core.merkle import BLOCK_LABEL, BLOCK_SIZE, leaf_hash, root_and_proofs
-from brokerkm.core.messages import Kind, encode_proved
+from brokerkm.core.messages import Kind
 from brokerkm.core.rekey import Rekey
+from brokerkm.core.signing import encode_proved, sign_all
 from brokerkm.core.wire import VERSION, pack
 
 if TYPE_CHECKING:
@@ -24,36 +24,22 @@ if TYPE_CHECKING:
     from brokerkm.core.renewal import Renewal
     from brokerkm.core.tree import KeyTree
 
-MAX_SINGLY_SIGNED: Final = 64  # messages; two evictions from a group of a million. Above it, signing would dominate
-
-_Body = tuple[int, int, bytes]  # level, index, encoded message up to its proof
-
 
 def build_rekeys(
     tree: KeyTree, renewal: Renewal, epoch: int, group: str, key: Ed25519PrivateKey
 ) -> tuple[NodeRekey, ...]:
     """Return the signed Rekeys of a commit; `tree` still has the keys from before it."""
-    bodies = [*_bodies(tree, renewal, epoch)]
-    contexts = [labelled(Rekey.LABEL, group, level, 0)[:-1] for level in range(renewal.height + 1)]
-    if len(bodies) <= MAX_SINGLY_SIGNED:
-        return tuple(
-            NodeRekey(level, index, body + b"\xc0" + pack(key.sign(contexts[level] + pack(index) + body)))
-            for level, index, body in bodies
-        )
-    rekeys: list[NodeRekey] = []
-    for start in range(0, len(bodies), BLOCK_SIZE):
-        block = bodies[start : start + BLOCK_SIZE]
-        leaves = [leaf_hash(contexts[level] + pack(index) + body) for level, index, body in block]
-        root, proofs = root_and_proofs(leaves)
-        signature = pack(key.sign(BLOCK_LABEL + root))
-        rekeys += [
-            NodeRekey(level, index, body + pack(proof or None) + signature)
-            for (level, index, body), proof in zip(block, proofs, strict=True)
-        ]
-    return tuple(rekeys)
+    nodes: list[tuple[int, int]] = []
+    bodies: list[bytes] = []
+    for node, body in _bodies(tree, renewal, epoch):
+        nodes.append(node)
+        bodies.append(body)
+    heads = [labelled(Rekey.LABEL, group, level, 0)[:-1] for level in range(renewal.height)]  # all but the index
+    messages = sign_all(key, bodies, [heads[level] + pack(index) for level, index in nodes])
+    return tuple(NodeRekey(*node, message) for node, message in zip(nodes, messages, strict=True))
 
 
-def _bodies(tree: KeyTree, renewal: Renewal, epoch: int) -> Iterator[_Body]:
+def _bodies(tree: KeyTree, renewal: Renewal, epoch: int) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yield each message up to its proof, from the root's children down: what most members wait for comes first."""
     head = encode_proved((VERSION, Kind.REKEY, epoch, renewal.height), 4)
     degree = tree.degree
@@ -73,11 +59,11 @@ def _bodies(tree: KeyTree, renewal: Renewal, epoch: int) -> Iterator[_Body]:
             if level == 1:
                 entries = _bucket(tree, renewal, children, key)
                 if entries:
-                    yield 0, index, head + pack(entries) + pack(chain)
+                    yield (0, index), head + pack(entries) + pack(chain)
             else:
                 tail = pack(chain)
                 for child, entry in _covers(tree, renewal, level - 1, children, key):
-                    yield level - 1, child, head + entry + tail
+                    yield (level - 1, child), head + entry + tail
 
 
 def _covers(tree: KeyTree, renewal: Renewal, level: int, children: range, key: bytes) -> Iterator[tuple[int, bytes]]:

@@ -21,7 +21,8 @@ from brokerkm.core.crypto import (
     load_verify_key,
     mac,
 )
-from brokerkm.core.messages import SIGNATURE_TAIL, Kind, encode_proved
+from brokerkm.core.messages import Kind
+from brokerkm.core.signing import SIGNATURE_TAIL, encode_proved
 from brokerkm.core.wire import NONCE_SIZE, VERSION, binary, binary_size, open_message, pack, uint
 from brokerkm.errors import Reason, RefusedError
 

@@ -13,8 +13,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from brokerkm.core.crypto import SIGNATURE_SIZE, check_signature, derive, labelled
-from brokerkm.core.messages import MAX_STEP, SIGNATURE_TAIL, Kind, encode_proved, sign
+from brokerkm.core.messages import MAX_STEP, Kind
 from brokerkm.core.names import MAX_SLOTS
+from brokerkm.core.signing import SIGNATURE_TAIL, encode_proved, sign
 from brokerkm.core.wire import VERSION, binary, binary_size, open_message, uint
 from brokerkm.errors import Reason, RefusedError
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, Suite, check_signature, labelled
-from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, SIGNATURE_TAIL, Kind, sign
+from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
 from brokerkm.core.names import MAX_LEVEL, MAX_SLOTS
 from brokerkm.core.policy import Policy
+from brokerkm.core.signing import SIGNATURE_TAIL, sign
 from brokerkm.core.wire import (
     NONCE_SIZE,
     VERSION,
