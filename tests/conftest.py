@@ -34,6 +34,6 @@ def nats() -> Iterator[mqtt.MqttBroker]:
 
 @pytest.fixture(scope="session")
 def amqtt() -> Iterator[mqtt.MqttBroker]:
-    """The amqtt broker, from PyPI."""
+    """Python's own broker, amqtt."""
     with mqtt.amqtt() as broker:
         yield broker

@@ -82,7 +82,7 @@ def engine(options: Options, version: MQTTProtocolVersion, *, clean: bool) -> En
     if five:
         wishes: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = options.session_expiry
-        wishes.ReceiveMaximum = max(1, min(options.queue_size, _UNLIMITED))
+        wishes.ReceiveMaximum = max(1, min(options.queue_size // 2, _UNLIMITED))  # `Inbox` has room for as many again
         wishes.MaximumPacketSize = options.max_payload + ENVELOPE
         client.connect_async("broker", keepalive=options.keepalive, clean_start=clean, properties=wishes)
     else:

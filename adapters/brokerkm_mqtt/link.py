@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
@@ -72,8 +73,8 @@ class Owner(Protocol):
         """Tell whether one more delivery can be taken; `urgent` if an answer waits behind it."""
         ...
 
-    def received(self, link: Link, delivery: Delivery, mid: int) -> None:
-        """Take a delivery, to be acknowledged as `mid` unless that is 0."""
+    def received(self, delivery: Delivery) -> bool:
+        """Take a delivery; return whether the broker may send another in its place."""
         ...
 
     def writable(self) -> None:
@@ -98,7 +99,7 @@ class Link(asyncio.Protocol):
         self.in_flight: dict[int, Parcel] = {}
         self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._options = options
-        self._version = version
+        self.version = version
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
@@ -108,6 +109,7 @@ class Link(asyncio.Protocol):
         self._reading = True
         self._write_planned = False
         self._reason = ""
+        self._unacknowledged: deque[int] = deque()
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
         self._last_heard = self._loop.time()
@@ -150,19 +152,20 @@ class Link(asyncio.Protocol):
                 return
             self.in_flight[info.mid] = parcel
             self._in_flight_size += len(message.payload)
-            self.resume()
+            self._resume()
 
-    def ack(self, mid: int) -> None:
-        """Acknowledge a delivery, so that the broker may send another."""
-        if mid and self.is_open:
-            self._client.ack(mid, 1)
+    def taken(self) -> None:
+        """Learn that the caller has taken a delivery: let the broker send another."""
+        if self._unacknowledged and self.is_open:
+            self._ack(self._unacknowledged.popleft())
+        self._resume()
 
     async def subscribe(self, filters: Sequence[str]) -> list[tuple[str, str]]:
         """Subscribe, and return the filters that the broker refused, each with its reason."""
         answers: list[asyncio.Future[list[ReasonCode]]] = []
         batches = [filters[i : i + FILTERS_A_SUBSCRIBE] for i in range(0, len(filters), FILTERS_A_SUBSCRIBE)]
         for batch in batches:
-            if self._version is MQTTProtocolVersion.MQTTv5:
+            if self.version is MQTTProtocolVersion.MQTTv5:
                 sent = self._client.subscribe([(pattern, SubscribeOptions(qos=1)) for pattern in batch])
             else:
                 sent = self._client.subscribe([(pattern, 1) for pattern in batch])
@@ -181,11 +184,6 @@ class Link(asyncio.Protocol):
         batches = [filters[i : i + FILTERS_A_SUBSCRIBE] for i in range(0, len(filters), FILTERS_A_SUBSCRIBE)]
         for answer in [self._answer(self._client.unsubscribe(list(batch))) for batch in batches]:
             await answer
-
-    def resume(self) -> None:
-        """Go on reading, if that was stopped and can go on."""
-        if not self._reading:
-            self._read()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - bounds the farewell, after which it is cut short
         """Say goodbye and wait until the network is closed."""
@@ -265,6 +263,19 @@ class Link(asyncio.Protocol):
             self._network.resume_reading()
         self._owner.writable()
 
+    def _resume(self) -> None:
+        """Go on reading, if that was stopped and can go on."""
+        if not self._reading:
+            self._read()
+
+    def _acknowledge(self) -> None:
+        while self._unacknowledged and self.is_open:
+            self._ack(self._unacknowledged.popleft())
+
+    def _ack(self, mid: int) -> None:
+        if mid:  # a QoS 0 delivery has none
+            self._client.ack(mid, 1)
+
     def _awaits_answer(self) -> bool:
         return bool(self._answers or self.in_flight)
 
@@ -286,7 +297,7 @@ class Link(asyncio.Protocol):
         return LinkLostError(reason)
 
     def _drop(self, mid: int, topic: bytes, reason: str) -> None:
-        self.ack(mid)
+        self._ack(mid)
         self._dropped += 1
         if self._dropped.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, …: a flood does not fill the log
             _log.warning("dropped message %d of this connection, on %.100r: %s", self._dropped, topic, reason)
@@ -333,7 +344,10 @@ class Link(asyncio.Protocol):
         if not topic or len(message.payload) > self._options.max_payload:
             self._drop(message.mid, topic.encode(), f"{len(message.payload)} bytes are above the limit, or no topic")
             return
-        self._owner.received(self, Delivery(topic, bytes(message.payload), message.retain), message.mid)
+        more = self._owner.received(Delivery(topic, bytes(message.payload), message.retain))
+        self._unacknowledged.append(message.mid)
+        if more or self._answers:  # amqtt answers a SUBSCRIBE only when its retained messages are acknowledged
+            self._acknowledge()
 
     def _on_publish(self, _client: Client, _userdata: object, mid: int, code: ReasonCode, _p: object) -> None:
         parcel = self.in_flight.pop(mid, None)
@@ -351,7 +365,8 @@ class Link(asyncio.Protocol):
         if mid is None or code is not MQTTErrorCode.MQTT_ERR_SUCCESS or not self.is_open:
             raise LinkLostError(self._reason or code.name)
         self._answers[mid] = answer = self._loop.create_future()
-        self.resume()
+        self._acknowledge()
+        self._resume()
         return answer
 
 

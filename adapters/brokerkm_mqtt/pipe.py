@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class Pipe:
 
     def close(self) -> None:
         """Close the network once it has sent all."""
-        self.flush()
-        self._network.close()
+        with contextlib.suppress(RuntimeError):  # paho's destructor comes here too, maybe after the event loop's end
+            self.flush()
+            self._network.close()
 
     def fileno(self) -> int:
         """Return no descriptor: nobody selects on this."""

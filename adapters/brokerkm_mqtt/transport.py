@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import logging
 import random
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -25,6 +24,8 @@ from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, Parcel, dial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+
+_PATIENCE: Final = 3.0  # seconds for an answer to MQTT 5: amqtt 0.12 reads its CONNECT as 3.1.1's and waits for more
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -61,8 +62,9 @@ class MqttTransport:
 
     @property
     def version(self) -> str:
-        """The version of MQTT that is spoken, or would be tried next: ``5`` or ``3.1.1``."""
-        return "5" if self._versions[0] is MQTTProtocolVersion.MQTTv5 else "3.1.1"
+        """The version of MQTT that is spoken, ``5`` or ``3.1.1``; empty while disconnected."""
+        link = self._link
+        return "" if link is None else "5" if link.version is MQTTProtocolVersion.MQTTv5 else "3.1.1"
 
     async def open(self) -> None:
         """Connect; can be done once.
@@ -155,7 +157,7 @@ class MqttTransport:
         """Yield deliveries and connection events until `close`, and what was queued by then."""
         while (item := await self._inbox.get()) is not None:
             if self._link is not None:
-                self._link.resume()
+                self._link.taken()
             yield item
 
     # What the link says: `brokerkm_mqtt.link.Owner`.
@@ -164,9 +166,10 @@ class MqttTransport:
         """Tell whether one more delivery fits the queue."""
         return self._inbox.has_room(urgent=urgent)
 
-    def received(self, link: Link, delivery: Delivery, mid: int) -> None:
-        """Queue a delivery; it is acknowledged when it is taken, so that the broker's window holds the rest."""
-        self._inbox.put(delivery, functools.partial(link.ack, mid))
+    def received(self, delivery: Delivery) -> bool:
+        """Queue a delivery; return whether the broker may send another in its place."""
+        self._inbox.put(delivery)
+        return not self._inbox.is_half_full()
 
     def writable(self) -> None:
         """Put in flight what waits, as far as the window goes."""
@@ -231,24 +234,28 @@ class MqttTransport:
             raise TransportError(message)
 
     async def _dial(self, *, clean: bool) -> Link:
-        version, *others = self._versions
+        """Connect with the newest version of MQTT that the broker knows.
+
+        One that refuses MQTT 5, or falls silent, is never asked for it again. One that just hangs up is: it
+        may only have been about to stop.
+        """
+        version, *older = self._versions
+        if not older:
+            return await dial(self._address, self._options, version, clean=clean, owner=self)
         try:
-            link = await dial(self._address, self._options, version, clean=clean, owner=self)
-        except VersionRefusedError:
-            if not others:
-                raise
-            self._versions = (others[0],)
+            async with asyncio.timeout(_PATIENCE):
+                return await dial(self._address, self._options, version, clean=clean, owner=self)
         except HungUpError as error:
-            if not others:
-                raise
-            with contextlib.suppress(HungUpError):
-                return await dial(self._address, self._options, others[0], clean=clean, owner=self)
-            message = f"the broker at {self._address} closed the connection: {error}"
-            raise TransportError(message) from error
-        else:
-            self._versions = (version,)
-            return link
-        return await dial(self._address, self._options, others[0], clean=clean, owner=self)
+            hung_up = error
+        except (VersionRefusedError, TimeoutError):
+            hung_up = None
+        try:
+            link = await dial(self._address, self._options, older[0], clean=clean, owner=self)
+        except HungUpError as error:
+            raise hung_up or error from None
+        if hung_up is None:
+            self._versions = (older[0],)
+        return link
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -66,7 +66,7 @@ def guarded_mosquitto(passwords: Mapping[str, str]) -> Iterator[MqttBroker]:
         (directory / "brokerkm.acl").write_text((DEPLOY / "mosquitto/brokerkm.acl").read_text())
         users = directory / "brokerkm.passwd"
         users.write_text("".join(f"{user}:{password}\n" for user, password in passwords.items()))
-        subprocess.run([program, "-U", str(users)], check=True)  # noqa: S603 - hashes the file in place
+        subprocess.run([program, "-U", str(users)], check=True)
         _hand_over(directory)
         yield from _nested(
             mosquitto(
@@ -113,7 +113,9 @@ def rabbitmq() -> Iterator[MqttBroker]:
             "RABBITMQ_PID_FILE": str(directory / "pid"),
             "RUNNING_UNDER_SYSTEMD": "true",  # so that the script becomes the server and takes its signals
         }
-        epmd = Process([require("epmd", "erlang-base"), "-d", "-relaxed_command_check"], "running", directory, environment)
+        epmd = Process(
+            [require("epmd", "erlang-base"), "-d", "-relaxed_command_check"], "running", directory, environment
+        )
         epmd.start()
         try:
             yield from _running(Process([program], "Server startup complete", directory, environment), port)

@@ -63,7 +63,7 @@ class Process:
 
     def start(self) -> None:
         """Start it and return when it serves."""
-        process = self._process = subprocess.Popen(  # noqa: S603 - a fixed program of the test suite
+        process = self._process = subprocess.Popen(
             self._command,
             cwd=self._directory,
             env=self._environment,
