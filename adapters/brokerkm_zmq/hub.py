@@ -8,12 +8,12 @@ what waits; every passive subscriber has therefore missed a beat, and sees it by
 next. Beats go out every second once there has been a first. So a slow subscriber alone loses, learns of
 it, and reads the last values again; the others wait for it at most `patience`.
 
-How XPUB_MANUAL is used. Receiving a command makes its pipe the one that SUBSCRIBE applies to. The hub subscribes that pipe to
-what the command may have, and for the answer to ``D``, for as long as the answer takes (no other
-coroutine runs meanwhile), so that last values go to that subscriber alone. libzmq 4.3.5 goes out
-of step if a peer sends XPUB a message that is no subscription: the commands behind it are then attributed to the
-wrong pipe, which would give a subscriber's topics to another. So after such a message every command is dropped
-until XPUB's queue has been empty once, when it is in step again; honest subscribers repeat theirs.
+How XPUB_MANUAL is used. Receiving a command makes its pipe the one that SUBSCRIBE applies to. The hub
+subscribes that pipe to what the command may have, and to ``D`` while it writes the answer (no other
+coroutine runs meanwhile), so that last values go to that subscriber alone. libzmq 4.3.5 goes out of step
+if a peer sends XPUB a message that is no subscription: the commands behind it are attributed to the
+wrong pipe, which would give one subscriber's topics to another. So after such a message every command is
+dropped until XPUB's queue has been empty once, when it is in step again; honest subscribers repeat theirs.
 
 What is for one member goes out under a prefix that holds its id; only commands of a key with that id are
 subscribed to it. That needs a list of keys; without one, everybody may read everything, encrypted as it is.
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from brokerkm_zmq.settings import Settings
 
-    Accept = Callable[[wire.Submission], Awaitable[str | None]]
+    Reply = Callable[[str | None], None]
+    Accept = Callable[[wire.Submission, Reply], Awaitable[None]]
     Authorize = Callable[[str | None, str], bool]
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Hub:
 
     Args:
         settings: of the server's role.
-        accept: called for each submission that the rules allow; returns why it is refused, or None.
+        accept: called for each submission that the rules allow, with what takes its answer, now or later: why it
+            is refused, or None. While it runs, no other submission is read.
         authorize: called with member id (None if unknown) and filter for each subscription.
     """
 
@@ -88,16 +90,16 @@ class Hub:
         down.set(zmq.XPUB_NODROP, 1)
         largest = sockets.largest_frame(self._settings.max_payload)
         up = sockets.make(self._context, zmq.ROUTER, self._settings, largest=largest)
-        try:
-            for socket, endpoint in ((down, self._settings.down), (up, self._settings.up)):
-                sockets.secure_hub(socket, self._settings)
+        for socket, endpoint in ((down, self._settings.down), (up, self._settings.up)):
+            sockets.secure_hub(socket, self._settings)
+            try:
                 socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            down.close(linger=0)
-            up.close(linger=0)
-            await self._end_context()
-            message = f"cannot bind {endpoint}: {error.strerror}"
-            raise TransportError(message) from error
+            except zmq.ZMQError as error:
+                down.close(linger=0)
+                up.close(linger=0)
+                await self._end_context()
+                message = f"cannot bind {endpoint}: {error.strerror}"
+                raise TransportError(message) from error
         self._down, self._up = Port(down), Port(up)
         loop = asyncio.get_running_loop()
         for work in (self._read_commands, self._read_submissions, self._keep_beating):
@@ -319,14 +321,21 @@ class Hub:
         except ValueError as error:
             self._warner.warn(f"dropped a bad submission ({error}), from", self._who(frames[0]))
             return
-        detail = b""
+        sender = frames[0].bytes
+
+        def reply(error: str | None, detail: bytes = b"") -> None:
+            # A peer that does not read its answers loses them: ROUTER drops what does not fit.
+            text = (error or "").encode(errors="replace")[: wire.MAX_TEXT]
+            if not self._up.socket.closed:
+                self._up.try_send([sender, submission.id, text, detail])
+
+        refusal = self._why_not(submission, user)
         if submission.op is wire.Submit.HELLO:
-            error_text, detail = None, wire.number(self._settings.max_payload)
+            reply(None, wire.number(self._settings.max_payload))
+        elif refusal is not None:
+            reply(refusal)
         else:
-            error_text = self._why_not(submission, user) or await self._accept(submission)
-        text = (error_text or "").encode()[: wire.MAX_TEXT]
-        # A peer that does not read its answers loses them; ROUTER drops what does not fit.
-        self._up.try_send([frames[0].bytes, submission.id, text, detail])
+            await self._accept(submission, reply)
 
     def _why_not(self, submission: wire.Submission, user: str | None) -> str | None:
         if len(submission.payload) > self._settings.max_payload:

@@ -9,7 +9,7 @@ wake-up, which is what makes 50,000 messages a second possible.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import zmq
 
@@ -33,7 +33,7 @@ class Port:
         self._writable = asyncio.Event()
         self._stirred = asyncio.Event()
         self._due = False
-        self._descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._descriptor = cast("int", socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._on_signal)
         self._check_soon()
 
@@ -50,10 +50,10 @@ class Port:
         self._due = False
         if self.socket.closed:
             return
-        state = self.socket.getsockopt(zmq.EVENTS)
-        if state & zmq.POLLIN:  # type: ignore[operator]
+        state = cast("int", self.socket.getsockopt(zmq.EVENTS))
+        if state & zmq.POLLIN:
             self._readable.set()
-        if state & zmq.POLLOUT:  # type: ignore[operator]
+        if state & zmq.POLLOUT:
             self._writable.set()
 
     async def readable(self) -> None:

@@ -6,12 +6,14 @@ nobody is known, and only what holds for everybody is refused.
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from brokerkm import topics
 from brokerkm_zmq.keys import FORWARDER
+
+if TYPE_CHECKING:
+    import logging
 
 _QUIET: Final = 10.0  # seconds between two warnings of one kind
 

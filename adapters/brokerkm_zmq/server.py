@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from brokerkm.transport import Incoming, Outgoing
-    from brokerkm_zmq.hub import Authorize
+    from brokerkm_zmq.hub import Authorize, Reply
     from brokerkm_zmq.inbox import Inbox
     from brokerkm_zmq.settings import Settings
 
@@ -50,23 +50,23 @@ class Server:
             await asyncio.wait(self._replays)
         await self.hub.close()
 
-    async def _accept(self, submission: wire.Submission) -> str | None:
+    async def _accept(self, submission: wire.Submission, reply: Reply) -> None:
+        retain = submission.op is wire.Submit.RETAIN
         local = submission.op is wire.Submit.REQUEST or rules.is_below(self._settings.prefix, submission.topic)
+        error: str | None = None
         if not local:
             try:
-                await self._publish(
-                    submission.topic, submission.audience, submission.payload, submission.op is wire.Submit.RETAIN
-                )
-            except TransportError as error:
-                return str(error)
+                await self._publish(submission.topic, submission.audience, submission.payload, retain=retain)
+            except TransportError as refused:
+                error = str(refused)
         elif self._wants(submission.topic):
             await self._inbox.put(Delivery(submission.topic, submission.payload))
-        return None
+        reply(error)
 
     def _wants(self, topic: str) -> bool:
         return topic in self._filters or any(topics.matches(pattern, topic) for pattern in self._filters)
 
-    async def _publish(self, topic: str, audience: str | None, payload: bytes, retain: bool) -> None:  # noqa: FBT001 - internal
+    async def _publish(self, topic: str, audience: str | None, payload: bytes, *, retain: bool) -> None:
         await self.hub.publish(topic, audience, payload, retain=retain)
         if self._filters and self._wants(topic):
             await self._inbox.put(Delivery(topic, payload))
@@ -79,7 +79,7 @@ class Server:
                     if self._wants(topic):
                         await self._inbox.put(Delivery(topic, payload))
                 else:
-                    await self._publish(topic, audience, payload, op is wire.Submit.RETAIN)
+                    await self._publish(topic, audience, payload, retain=op is wire.Submit.RETAIN)
         except TimeoutError:
             message = f"{topic}: nobody takes what arrives here, for {self._settings.timeout:g} s"
             raise TransportError(message) from None
@@ -88,7 +88,7 @@ class Server:
         """Publish all; raises `TransportError` at the first that is not accepted."""
         publish = self._publish
         for count, message in enumerate(messages):
-            await publish(message.topic, message.audience, message.payload, message.retain)
+            await publish(message.topic, message.audience, message.payload, retain=message.retain)
             if count % 100 == 0:
                 await asyncio.sleep(0)  # nothing above need have waited: others have their turn
 

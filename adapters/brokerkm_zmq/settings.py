@@ -79,7 +79,7 @@ class Settings:
 def read(url: str, options: Options) -> Settings:
     """Return the settings for a URL; raises `UsageError` for what this adapter cannot do."""
     _refuse_foreign(options)
-    parameters = dict(options.parameters)
+    parameters = {**options.parameters, **dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))}
     down, up = endpoints(url, options.role)
     numbers = {name: _number(parameters, name, default) for name, default in _DEFAULTS.items()}
     prefix = parameters.pop("prefix", "bkm/1").strip("/")

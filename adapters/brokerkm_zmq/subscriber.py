@@ -48,6 +48,7 @@ class _Asked:
     body: bytes
     acknowledged: asyncio.Future[bytes]
     ended: asyncio.Future[bytes]
+    gone: asyncio.Event
     wanted: frozenset[str]
 
 
@@ -187,8 +188,8 @@ class Subscriber:
         self._next += 1
         command = wire.Command(self._next, op, tuple(filters), cursor, limit)
         loop = asyncio.get_running_loop()
-        wanted = frozenset() if op is wire.Op.UNSUBSCRIBE else frozenset(command.filters)
-        asked = _Asked(wire.command(command), loop.create_future(), loop.create_future(), wanted)
+        wanted = frozenset(command.filters)
+        asked = _Asked(wire.command(command), loop.create_future(), loop.create_future(), asyncio.Event(), wanted)
         self._asked[self._next] = asked
         self._port.try_send([b"\x01" + asked.body])
         return asked
@@ -196,6 +197,7 @@ class Subscriber:
     def _forget(self, identity: int) -> None:
         asked = self._asked.pop(identity, None)
         if asked is not None:
+            asked.gone.set()
             self._port.try_send([b"\x00" + asked.body])
 
     async def _command(self, op: wire.Op, filters: Iterable[str]) -> None:
@@ -264,6 +266,12 @@ class Subscriber:
             if self._asked[identity].acknowledged.done():
                 self._forget(identity)
         await self._ask(self.filters)
+
+    async def settled(self) -> None:
+        """Return when all last values that were asked for have been delivered."""
+        while self._asked or self._pages:
+            await asyncio.gather(*(asked.gone.wait() for asked in self._asked.values()))
+            await asyncio.gather(*self._pages, return_exceptions=True)
 
     async def unsubscribe(self, filters: Iterable[str]) -> None:
         """Receive it no longer."""

@@ -11,7 +11,7 @@ byte is its kind; libzmq matches subscriptions against that frame as byte prefix
 The NUL ends the topic, so that ``n/1`` is no prefix of ``n/10``; topics never contain one. The
 flag says whether the hub keeps the payload as last value. A command travels upwards as a
 subscription, which is all that XPUB hands to its user together with the pipe it came from:
-msgpack ``[version, id, op, arguments…]``. Beside that, DEALER to ROUTER, a submission is
+msgpack ``[version, id, op, filters, generation, index, limit]``. Beside that, DEALER to ROUTER, a submission is
 ``id | op | topic | audience | payload`` and its answer ``id | error | detail``, no error when accepted.
 
 Everything here refuses what it does not know by raising `MalformedError`; nothing is repaired.
@@ -23,7 +23,7 @@ import dataclasses
 import enum
 import re
 import struct
-from typing import Final
+from typing import Final, cast
 
 import msgpack
 
@@ -209,10 +209,8 @@ def read_direct(frame: bytes) -> tuple[Direct, int]:
 
 def command(request: Command) -> bytes:
     """Return the body of a command, without the byte that makes it a subscription."""
-    arguments: list[object] = [list(request.filters)]
-    if request.op is Op.PAGE:
-        arguments += [list(request.cursor), request.limit]
-    body: bytes = msgpack.packb([VERSION, request.id, request.op.value, *arguments])
+    fields = [VERSION, request.id, request.op.value, list(request.filters), *request.cursor, request.limit]
+    body: bytes = msgpack.packb(fields)
     return body
 
 
@@ -222,29 +220,35 @@ def read_command(body: bytes) -> Command:
         message = "command too long"
         raise MalformedError(message)
     try:
-        fields: object = msgpack.unpackb(body, max_array_len=MAX_FILTERS + 8, max_map_len=0, max_ext_len=0)
-    except (ValueError, RecursionError) as error:  # msgpack's own errors are ValueErrors
-        message = "command is not msgpack"
+        unpacked = msgpack.unpackb(body, max_array_len=MAX_FILTERS, max_map_len=0, max_ext_len=0)
+        version, identity, name, filters, generation, index, limit = cast("list[object]", unpacked)
+        op = Op(name)
+    except (ValueError, TypeError, RecursionError) as error:  # msgpack's own errors are ValueErrors
+        message = "command of unknown form"
         raise MalformedError(message) from error
-    match fields:
-        case [int(version), int(identity), str(op), [*filters]] if op != Op.PAGE.value:
-            cursor, limit = (0, 0), 0
-        case [int(version), int(identity), Op.PAGE.value as op, [*filters], [int(generation), int(index)], int(limit)]:
-            cursor = (generation, index)
-        case _:
-            message = "command of unknown form"
-            raise MalformedError(message)
-    bounded = all(0 <= value < 1 << 64 for value in (identity, *cursor)) and 0 <= limit <= MAX_PAGE
-    if version != VERSION or isinstance(version, bool) or not bounded:
-        message = "command of another version or out of range"
+    if version != VERSION or not isinstance(filters, list):
+        message = "command of another version or form"
         raise MalformedError(message)
-    if op not in {member.value for member in Op} or len(filters) > MAX_FILTERS:
-        message = "unknown command"
+    return Command(
+        _read_integer(identity),
+        op,
+        _read_filters(cast("list[object]", filters), op),
+        (_read_integer(generation), _read_integer(index)),
+        min(_read_integer(limit), MAX_PAGE),
+    )
+
+
+def _read_integer(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        message = "not a number in range"
         raise MalformedError(message)
-    return Command(identity, Op(op), _read_filters(filters, Op(op)), cursor, limit)
+    return value
 
 
 def _read_filters(filters: list[object], op: Op) -> tuple[str, ...]:
+    if len(filters) > MAX_FILTERS or (op is Op.PAGE and len(filters) != 1):
+        message = "wrong number of filters"
+        raise MalformedError(message)
     for entry in filters:
         if not isinstance(entry, str):
             message = "filter is not text"
@@ -256,9 +260,6 @@ def _read_filters(filters: list[object], op: Op) -> tuple[str, ...]:
         except UsageError as error:
             message = "bad filter"
             raise MalformedError(message) from error
-    if op is Op.PAGE and len(filters) != 1:
-        message = "a page has one filter"
-        raise MalformedError(message)
     return tuple(str(entry) for entry in filters)
 
 
