@@ -34,7 +34,7 @@ from brokerkm import topics
 from brokerkm.errors import TransportError, UsageError
 from brokerkm_zmq import keys, rules, sockets, wire
 from brokerkm_zmq.port import Port
-from brokerkm_zmq.values import LastValues, Value
+from brokerkm_zmq.values import LastValues, Page, Value
 from brokerkm_zmq.zap import Gatekeeper
 
 if TYPE_CHECKING:
@@ -259,27 +259,30 @@ class Hub:
         if command.op is wire.Op.SUBSCRIBE:
             for pattern in allowed:
                 self._set(zmq.SUBSCRIBE, wire.prefixes(pattern), user)
-        error = f"not allowed: {', '.join(refused)}"[: wire.MAX_TEXT].encode()[: wire.MAX_TEXT] if refused else b""
-        ok = self._tell(wire.Direct.ACK, command, wire.number(self._beat), error)
+        error = f"not allowed: {', '.join(refused)}".encode()[: wire.MAX_TEXT] if refused else b""
+        told = self._tell(wire.Direct.ACK, command, wire.number(self._beat), wire.number(self.values.serial), error)
         cursor = b""
-        if command.op is wire.Op.SUBSCRIBE:
-            ok = ok and all(
-                self._tell_values(command, pattern, user)[0] for pattern in allowed if topics.is_exact(pattern)
+        if command.op is wire.Op.PAGE:
+            page = self._page(command, allowed, user)
+            if page.cursor is not None:
+                cursor = b"".join(wire.number(part) for part in page.cursor)
+            told = told and all(
+                self._tell(wire.Direct.VALUE, command, value.head, value.payload) for value in page.values
             )
-        elif command.op is wire.Op.PAGE and allowed:
-            told, cursor = self._tell_values(command, allowed[0], user)
-            ok = ok and told
-        if not (ok and self._tell(wire.Direct.END, command, cursor)):
+        if not (told and self._tell(wire.Direct.END, command, cursor)):
             self._send_beat()  # the subscriber is full: it learns that it missed something, and asks again
 
-    def _tell_values(self, command: wire.Command, pattern: str, user: str | None) -> tuple[bool, bytes]:
+    def _page(self, command: wire.Command, patterns: list[str], user: str | None) -> Page:
         def may_read(value: Value) -> bool:
-            return value.audience is None or user in (value.audience, keys.FORWARDER)
+            return value.serial <= command.before and (
+                value.audience is None or user in (value.audience, keys.FORWARDER)
+            )
 
-        page = self.values.page(pattern, command.cursor, max(1, command.limit), may_read)
-        ok = all(self._tell(wire.Direct.VALUE, command, value.head, value.payload) for value in page.values)
-        cursor = b"" if page.cursor is None else b"".join(wire.number(part) for part in page.cursor)
-        return ok, cursor
+        limit = min(max(1, command.limit), self._settings.burst)
+        if len(patterns) == 1 and not topics.is_exact(patterns[0]):
+            return self.values.page(patterns[0], command.cursor, limit, may_read)
+        found = [self.values.get(topic) for topic in patterns[:limit]]
+        return Page([value for value in found if value is not None and may_read(value)], None)
 
     def _tell(self, kind: wire.Direct, command: wire.Command, *frames: bytes) -> bool:
         return self._down.try_send([wire.direct(kind, command.id), *frames])
@@ -331,7 +334,7 @@ class Hub:
 
         refusal = self._why_not(submission, user)
         if submission.op is wire.Submit.HELLO:
-            reply(None, wire.number(self._settings.max_payload))
+            reply(None, wire.number(self._settings.max_payload) + wire.number(self._settings.burst))
         elif refusal is not None:
             reply(refusal)
         else:

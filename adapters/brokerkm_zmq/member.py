@@ -56,9 +56,15 @@ class Member:
         self._submitter = Submitter(self._context, self._settings, self._changed)
         try:
             answer = await self._submitter.submit(wire.Submit.HELLO, "", b"")
-            self.max_payload = min(wire.read_number(answer), MAX_LARGEST)
-            largest = max(self.max_payload, self._settings.max_payload)
-            self._subscriber = Subscriber(self._context, self._settings, self._deliver, self._on_break, largest=largest)
+            self.max_payload = min(wire.read_number(answer[:8]), MAX_LARGEST)
+            self._subscriber = Subscriber(
+                self._context,
+                self._settings,
+                self._deliver,
+                self._on_break,
+                largest=max(self.max_payload, self._settings.max_payload),
+                burst=wire.read_number(answer[8:]),
+            )
             await self._subscriber.subscribe([])
         except wire.MalformedError as error:
             await self.close()

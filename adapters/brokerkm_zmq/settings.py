@@ -24,7 +24,7 @@ import zmq
 
 from brokerkm.errors import UsageError
 from brokerkm.transport import Role
-from brokerkm_zmq import keys
+from brokerkm_zmq import keys, wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,11 @@ class Settings:
     timeout: float
     queue_size: int
     max_payload: int
+
+    @property
+    def burst(self) -> int:
+        """Messages that a hub sends to one subscriber in answer to one command, at most."""
+        return min(wire.MAX_FILTERS, self.high_water // 4)
 
 
 def read(url: str, options: Options) -> Settings:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import zmq
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 REPEAT: Final = 1.0  # seconds after which an unanswered command is sent again
-_BURST: Final = 200  # messages handled before other coroutines have their turn
+_TURN: Final = 200  # messages handled before other coroutines have their turn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class _Asked:
     """A command under way."""
 
     body: bytes
-    acknowledged: asyncio.Future[bytes]
+    acknowledged: asyncio.Future[tuple[int, bytes]]
     ended: asyncio.Future[bytes]
     gone: asyncio.Event
     wanted: frozenset[str]
@@ -62,6 +64,7 @@ class Subscriber:
         on_break: called with a reason when messages may have been lost.
         largest: bytes of the largest payload that the hub sends; longer than `max_payload` is dropped, much
             longer breaks the connection.
+        burst: last values that the hub sends at a time.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Subscriber:
         on_break: Callable[[str], None],
         *,
         largest: int,
+        burst: int,
     ) -> None:
         socket = sockets.make(context, zmq.XSUB, settings, largest=sockets.largest_frame(largest))
         socket.set(zmq.SNDHWM, 0)  # commands; a lost one would be a lost subscription
@@ -85,6 +89,7 @@ class Subscriber:
         self._exact: set[str] = set()
         self._wild: set[str] = set()
         self._asked: dict[int, _Asked] = {}
+        self._burst = max(1, min(burst, wire.MAX_FILTERS))
         self._next = 0
         self._beat: int | None = None
         self._trusted_from = 0  # answers to commands before this one do not tell the beat
@@ -110,7 +115,7 @@ class Subscriber:
 
     async def _read(self) -> None:
         while True:
-            for _ in range(_BURST):
+            for _ in range(_TURN):
                 frames = self._port.try_read()
                 if frames is None:
                     break
@@ -163,30 +168,31 @@ class Subscriber:
             received = self._read_data(frames[1:], replayed=True)
             if any(topics.matches(pattern, received.head.topic) for pattern in asked.wanted):
                 await self._deliver(received)
-        elif kind is wire.Direct.ACK and len(frames) == 3:  # noqa: PLR2004 - direct, beat, error
-            self._on_acknowledged(asked, identity, wire.read_number(frames[1]), frames[2])
-        elif kind is wire.Direct.END and len(frames) == 2:  # noqa: PLR2004 - direct, cursor
+        elif kind is wire.Direct.ACK and len(frames) == 4:  # noqa: PLR2004 - direct, beat, serial, error
+            self._on_acknowledged(identity, wire.read_number(frames[1]))
+            if not asked.acknowledged.done():
+                asked.acknowledged.set_result((wire.read_number(frames[2]), frames[3][: wire.MAX_TEXT]))
+        elif kind is wire.Direct.END and len(frames) == 2 and len(frames[1]) in (0, 16):  # noqa: PLR2004 - cursor
             self._forget(identity)
             if not asked.ended.done():
                 asked.ended.set_result(frames[1])
         else:
-            message = "answer with the wrong number of frames"
+            message = "answer of unknown form"
             raise wire.MalformedError(message)
 
-    def _on_acknowledged(self, asked: _Asked, identity: int, beat: int, error: bytes) -> None:
-        if identity >= self._trusted_from:
-            if self._beat is not None and beat != self._beat:
-                self._broken("a gap: this subscriber was too slow")
-            else:
-                self._beat = beat
-        if not asked.acknowledged.done():
-            asked.acknowledged.set_result(error[: wire.MAX_TEXT])
+    def _on_acknowledged(self, identity: int, beat: int) -> None:
+        if identity < self._trusted_from:
+            return
+        if self._beat is None:
+            self._beat = beat
+        elif beat != self._beat:
+            self._broken("a gap: this subscriber was too slow")
 
     # What goes up
 
-    def _send(self, op: wire.Op, filters: Iterable[str], cursor: tuple[int, int] = (0, 0), limit: int = 0) -> _Asked:
+    def _send(self, op: wire.Op, filters: Iterable[str], cursor: tuple[int, int] = (0, 0), before: int = 0) -> _Asked:
         self._next += 1
-        command = wire.Command(self._next, op, tuple(filters), cursor, limit)
+        command = wire.Command(self._next, op, tuple(filters), cursor, self._burst, before)
         loop = asyncio.get_running_loop()
         wanted = frozenset(command.filters)
         asked = _Asked(wire.command(command), loop.create_future(), loop.create_future(), asyncio.Event(), wanted)
@@ -200,13 +206,13 @@ class Subscriber:
             asked.gone.set()
             self._port.try_send([b"\x00" + asked.body])
 
-    async def _command(self, op: wire.Op, filters: Iterable[str]) -> None:
-        """Send a command and return when the hub has acknowledged it; raises `TransportError`."""
+    async def _command(self, op: wire.Op, filters: Iterable[str]) -> int:
+        """Send a command and return the hub's serial when it obeyed; raises `TransportError`."""
         asked = self._send(op, filters)
         identity = self._next
         try:
             async with asyncio.timeout(self._settings.timeout):
-                error = await self._repeated(asked, asked.acknowledged)
+                serial, error = await self._repeated(asked, asked.acknowledged)
         except TimeoutError:
             self._forget(identity)
             reason = self.monitor.refusal or "the hub did not answer"
@@ -218,8 +224,9 @@ class Subscriber:
         if error:
             message = f"the hub refused a subscription: {error.decode(errors='replace')}"
             raise TransportError(message)
+        return serial
 
-    async def _repeated(self, asked: _Asked, answer: asyncio.Future[bytes]) -> bytes:
+    async def _repeated(self, asked: _Asked, answer: asyncio.Future[Answer]) -> Answer:
         while True:
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(answer), REPEAT)
@@ -239,25 +246,26 @@ class Subscriber:
             raise
 
     async def _ask(self, filters: list[str]) -> None:
-        parts = [self._command(wire.Op.SUBSCRIBE, part) for part in _parts(filters)]
-        for outcome in await asyncio.gather(*parts, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        for pattern in filters:
-            if not topics.is_exact(pattern):
-                task = asyncio.get_running_loop().create_task(self._fetch(pattern), name="zmq last values")
-                self._pages.add(task)
-                task.add_done_callback(self._pages.discard)
+        """Subscribe, then fetch the last values without keeping the caller: it may be the one who takes them."""
+        pages: list[tuple[list[str], int]] = []
+        for part in _parts(filters):
+            serial = await self._command(wire.Op.SUBSCRIBE, part)
+            exact = [pattern for pattern in part if topics.is_exact(pattern)]
+            pages += [(exact[start : start + self._burst], serial) for start in range(0, len(exact), self._burst)]
+            pages += [([pattern], serial) for pattern in part if not topics.is_exact(pattern)]
+        if pages:
+            task = asyncio.get_running_loop().create_task(self._fetch(pages), name="zmq last values")
+            self._pages.add(task)
+            task.add_done_callback(self._pages.discard)
 
-    async def _fetch(self, pattern: str) -> None:
-        """Read the last values for a wildcard, the next page when the one before has been delivered."""
-        cursor = (0, 0)
-        while pattern in self._wild:
-            asked = self._send(wire.Op.PAGE, [pattern], cursor, wire.MAX_PAGE)
-            end = await self._repeated(asked, asked.ended)
-            if len(end) != 16:  # noqa: PLR2004 - two numbers, or nothing at the end
-                return
-            cursor = (wire.read_number(end[:8]), wire.read_number(end[8:]))
+    async def _fetch(self, pages: list[tuple[list[str], int]]) -> None:
+        """Read last values, the next page when the one before has been delivered."""
+        for patterns, serial in pages:
+            cursor: tuple[int, int] | None = (0, 0)
+            while cursor is not None and any(pattern in self._exact or pattern in self._wild for pattern in patterns):
+                asked = self._send(wire.Op.PAGE, patterns, cursor, serial)
+                end = await self._repeated(asked, asked.ended)
+                cursor = (wire.read_number(end[:8]), wire.read_number(end[8:])) if end else None
 
     async def renew(self) -> None:
         """Subscribe everything again, last values included; raises `TransportError` if that failed."""

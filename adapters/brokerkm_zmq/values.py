@@ -16,13 +16,14 @@ _OVERHEAD: Final = 300  # bytes that an entry costs beside its topic and payload
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
-    """A topic's last value, with the first frame under which it goes out."""
+    """A topic's last value, with the first frame under which it goes out; later ones have higher serials."""
 
     topic: str
     head: bytes
     payload: bytes
     audience: str | None
     place: int
+    serial: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class LastValues:
         self._values: dict[str, Value] = {}
         self._places: list[str | None] = []
         self._generation = 0
+        self.serial = 0  # of the value that was put last
 
     def __len__(self) -> int:
         return len(self._values)
@@ -82,7 +84,8 @@ class LastValues:
             self._places.append(topic)
         else:
             place = old.place
-        self._values[topic] = Value(topic, head, payload, audience, place)
+        self.serial += 1
+        self._values[topic] = Value(topic, head, payload, audience, place, self.serial)
 
     def _more(self, topic: str, payload: bytes, old: Value | None) -> int:
         return self._cost(topic, payload) - (self._cost(topic, old.payload) if old else 0)
@@ -103,10 +106,7 @@ class LastValues:
                     self._values[topic] = dataclasses.replace(self._values[topic], place=place)
 
     def page(self, pattern: str, cursor: tuple[int, int], limit: int, may_read: Callable[[Value], bool]) -> Page:
-        """Return at most `limit` values that match, from a cursor on ((0, 0) for the beginning)."""
-        if topics.is_exact(pattern):
-            value = self._values.get(pattern)
-            return Page([value] if value and may_read(value) else [], None)
+        """Return at most `limit` values that match a wildcard, from a cursor on ((0, 0) for the beginning)."""
         generation, start = cursor
         if generation != self._generation:
             start = 0

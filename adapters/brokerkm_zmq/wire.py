@@ -11,7 +11,7 @@ byte is its kind; libzmq matches subscriptions against that frame as byte prefix
 The NUL ends the topic, so that ``n/1`` is no prefix of ``n/10``; topics never contain one. The
 flag says whether the hub keeps the payload as last value. A command travels upwards as a
 subscription, which is all that XPUB hands to its user together with the pipe it came from:
-msgpack ``[version, id, op, filters, generation, index, limit]``. Beside that, DEALER to ROUTER, a submission is
+msgpack ``[version, id, op, filters, generation, index, limit, before]``. Beside that, DEALER to ROUTER, a submission is
 ``id | op | topic | audience | payload`` and its answer ``id | error | detail``, no error when accepted.
 
 Everything here refuses what it does not know by raising `MalformedError`; nothing is repaired.
@@ -34,7 +34,6 @@ VERSION: Final = 1
 MAX_TOPIC: Final = 1024  # bytes of UTF-8; the protocol's own are below 200
 MAX_COMMAND: Final = 16 * 1024  # bytes of one command; libzmq enforces it at the hub's XPUB
 MAX_FILTERS: Final = 128  # filters in one command
-MAX_PAGE: Final = 256  # last values in answer to one command
 MAX_TEXT: Final = 300  # bytes of an error text
 MAX_FRAMES: Final = 8  # frames of any message; more is hostile
 ENVELOPE: Final = 2048  # bytes that a frame may have beside a payload
@@ -92,13 +91,20 @@ class Head:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """A subscriber's command; `filters` are prefixes when it unsubscribes."""
+    """A subscriber's command.
+
+    Args:
+        filters: what to subscribe; or prefixes to unsubscribe; or for a page exact topics, or one wildcard.
+        cursor, limit: of a page: where to go on, how many values at most.
+        before: of a page: serial number after which values were sent live already.
+    """
 
     id: int
     op: Op
     filters: tuple[str, ...]
     cursor: tuple[int, int] = (0, 0)
     limit: int = 0
+    before: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,6 +216,7 @@ def read_direct(frame: bytes) -> tuple[Direct, int]:
 def command(request: Command) -> bytes:
     """Return the body of a command, without the byte that makes it a subscription."""
     fields = [VERSION, request.id, request.op.value, list(request.filters), *request.cursor, request.limit]
+    fields.append(request.before)
     body: bytes = msgpack.packb(fields)
     return body
 
@@ -221,7 +228,7 @@ def read_command(body: bytes) -> Command:
         raise MalformedError(message)
     try:
         unpacked = msgpack.unpackb(body, max_array_len=MAX_FILTERS, max_map_len=0, max_ext_len=0)
-        version, identity, name, filters, generation, index, limit = cast("list[object]", unpacked)
+        version, identity, name, filters, generation, index, limit, before = cast("list[object]", unpacked)
         op = Op(name)
     except (ValueError, TypeError, RecursionError) as error:  # msgpack's own errors are ValueErrors
         message = "command of unknown form"
@@ -234,7 +241,8 @@ def read_command(body: bytes) -> Command:
         op,
         _read_filters(cast("list[object]", filters), op),
         (_read_integer(generation), _read_integer(index)),
-        min(_read_integer(limit), MAX_PAGE),
+        _read_integer(limit),
+        _read_integer(before),
     )
 
 
@@ -246,8 +254,8 @@ def _read_integer(value: object) -> int:
 
 
 def _read_filters(filters: list[object], op: Op) -> tuple[str, ...]:
-    if len(filters) > MAX_FILTERS or (op is Op.PAGE and len(filters) != 1):
-        message = "wrong number of filters"
+    if len(filters) > MAX_FILTERS:
+        message = "too many filters"
         raise MalformedError(message)
     for entry in filters:
         if not isinstance(entry, str):

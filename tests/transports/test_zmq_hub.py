@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import pytest
 from brokers import hub
@@ -13,15 +14,23 @@ from brokerkm.errors import TransportError, UsageError
 from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, Role
 from brokerkm_zmq import ZmqTransport
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def descriptors() -> int:
+    """Count this process's open files."""
+    return len(list(pathlib.Path("/proc/self/fd").iterdir()))
+
 
 @pytest.fixture
-def url():
+def url() -> Iterator[str]:
     """Address of a hub that does not run yet."""
     with hub.ipc_url() as address:
         yield address
 
 
-async def test_a_last_value_goes_to_the_newcomer_alone(url):
+async def test_a_last_value_goes_to_the_newcomer_alone(url: str) -> None:
     """A late joiner's last value is not sent again to those who have it."""
     async with (
         hub.opened(url, Role.SERVER) as server,
@@ -38,7 +47,7 @@ async def test_a_last_value_goes_to_the_newcomer_alone(url):
         assert [Delivery("n/1", b"one"), Delivery("n/1", b"two")] == await early.deliveries(2)
 
 
-async def test_a_thousand_last_values_come_by_a_wildcard_through_a_small_queue(url):
+async def test_a_thousand_last_values_come_by_a_wildcard_through_a_small_queue(url: str) -> None:
     """Pages follow each other as the subscriber takes them."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url, queue_size=16) as member:
         wanted = [Outgoing(f"n/{index}", b"%d" % index, retain=True) for index in range(1000)]
@@ -48,7 +57,7 @@ async def test_a_thousand_last_values_come_by_a_wildcard_through_a_small_queue(u
         assert [Delivery(item.topic, item.payload, retained=True) for item in wanted] == found
 
 
-async def test_a_thousand_exact_topics_have_their_last_values(url):
+async def test_a_thousand_exact_topics_have_their_last_values(url: str) -> None:
     """More filters than one command takes are subscribed at once."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         names = [f"n/{index}" for index in range(1000)]
@@ -58,7 +67,7 @@ async def test_a_thousand_exact_topics_have_their_last_values(url):
         assert {Delivery(name, name.encode(), retained=True) for name in names} == set(found)
 
 
-async def test_a_cleared_last_value_is_gone(url):
+async def test_a_cleared_last_value_is_gone(url: str) -> None:
     """An empty retained payload clears."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         await server.transport.publish(Outgoing("a", b"old", retain=True))
@@ -68,28 +77,28 @@ async def test_a_cleared_last_value_is_gone(url):
         assert [Delivery("b", b"kept", retained=True)] == await member.deliveries(1)
 
 
-async def test_a_filter_with_hash_matches_the_level_above(url):
+async def test_a_filter_with_hash_matches_the_level_above(url: str) -> None:
     """``a/#`` receives ``a`` too, and not ``ab``."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         await member.transport.subscribe(["a/#"])
         await server.transport.publish_batch([Outgoing(topic, b"x") for topic in ("ab", "a", "b/a", "a/b/c")])
-        assert ["a", "a/b/c"] == [item.topic for item in await member.deliveries(2)]
+        assert [item.topic for item in await member.deliveries(2)] == ["a", "a/b/c"]
 
 
-async def test_filters_that_share_a_prefix_are_unsubscribed_one_by_one(url):
+async def test_filters_that_share_a_prefix_are_unsubscribed_one_by_one(url: str) -> None:
     """What one filter still wants goes on after the other has ended."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         await member.transport.subscribe(["a/+", "a/#"])
         await member.transport.unsubscribe(["a/#", "never"])
         await server.transport.publish_batch([Outgoing(topic, b"x") for topic in ("a/b/c", "a", "a/b")])
-        assert ["a/b"] == [item.topic for item in await member.deliveries(1)]
+        assert [item.topic for item in await member.deliveries(1)] == ["a/b"]
         await member.transport.unsubscribe(["a/+"])
         await member.transport.subscribe(["end"])
         await server.transport.publish_batch([Outgoing(topic, b"x") for topic in ("a/b", "end")])
-        assert ["a/b", "end"] == [item.topic for item in await member.deliveries(2)]
+        assert [item.topic for item in await member.deliveries(2)] == ["a/b", "end"]
 
 
-async def test_a_request_goes_to_the_server_and_no_further(url):
+async def test_a_request_goes_to_the_server_and_no_further(url: str) -> None:
     """No member receives another's request, whatever it subscribes."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member, hub.opened(url) as other:
         await server.transport.subscribe(["bkm/1/g/r/+"])
@@ -103,7 +112,7 @@ async def test_a_request_goes_to_the_server_and_no_further(url):
 @pytest.mark.parametrize(
     "topic", ["bkm/1", "bkm/1/g/b", "bkm/1/g/n/0/1", "bkm/1/g/m/m1", "bkm/1/g/r/m1/x", "bkm/1/r/m1"]
 )
-async def test_a_member_publishes_nothing_of_the_key_servers(url, topic):
+async def test_a_member_publishes_nothing_of_the_key_servers(url: str, topic: str) -> None:
     """The hub refuses, and the member is told so."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member, hub.opened(url) as other:
         await other.transport.subscribe(["#"])
@@ -116,7 +125,7 @@ async def test_a_member_publishes_nothing_of_the_key_servers(url, topic):
         assert [Delivery("end", b"")] == await other.deliveries(1) == await server.deliveries(1)
 
 
-async def test_a_members_batch_arrives_in_order(url):
+async def test_a_members_batch_arrives_in_order(url: str) -> None:
     """More messages than the window holds, none lost, none overtaken."""
     async with hub.opened(url, Role.SERVER), hub.opened(url) as member, hub.opened(url) as other:
         await other.transport.subscribe(["t"])
@@ -125,7 +134,7 @@ async def test_a_members_batch_arrives_in_order(url):
         assert [b"%d" % index for index in range(3000)] == [item.payload for item in found]
 
 
-async def test_a_batch_with_one_refused_message_raises(url):
+async def test_a_batch_with_one_refused_message_raises(url: str) -> None:
     """The refusal is not lost among the accepted."""
     async with hub.opened(url, Role.SERVER), hub.opened(url) as member:
         batch = [Outgoing("t", b"x"), Outgoing("bkm/1/g/b", b"forged"), Outgoing("t", b"y")]
@@ -133,7 +142,7 @@ async def test_a_batch_with_one_refused_message_raises(url):
             await member.transport.publish_batch(batch)
 
 
-async def test_members_come_back_to_a_new_hub(url):
+async def test_members_come_back_to_a_new_hub(url: str) -> None:
     """After a hub's restart the last values are those that the new hub was given."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         await member.transport.subscribe(["n/1", "m/+"])
@@ -152,7 +161,7 @@ async def test_members_come_back_to_a_new_hub(url):
             await member.until(lambda _: member.delivered[-1] == Delivery("m/3", b"mine"))
 
 
-async def test_the_last_value_cache_is_bounded(url):
+async def test_the_last_value_cache_is_bounded(url: str) -> None:
     """What does not fit is refused loudly, to the owner and to a member; what fits goes on."""
     async with hub.opened(url + "?cache_topics=2", Role.SERVER) as server, hub.opened(url) as member:
         await server.transport.publish(Outgoing("a", b"1", retain=True))
@@ -166,17 +175,17 @@ async def test_the_last_value_cache_is_bounded(url):
         await server.transport.publish(Outgoing("c", b"1", retain=True))
 
 
-async def test_a_payload_over_the_hubs_limit_is_refused(url):
+async def test_a_payload_over_the_hubs_limit_is_refused(url: str) -> None:
     """A member learns the hub's limit when it opens."""
     async with hub.opened(url, Role.SERVER, max_payload=5000) as server, hub.opened(url) as member:
-        assert (5000, 5000) == (server.transport.max_payload, member.transport.max_payload)
+        assert (server.transport.max_payload, member.transport.max_payload) == (5000, 5000)
         await member.transport.publish(Outgoing("t", bytes(5000)))
         for end in (server, member):
             with pytest.raises(UsageError, match="5001 bytes"):
                 await end.transport.publish(Outgoing("t", bytes(5001)))
 
 
-async def test_a_payload_over_a_members_own_limit_is_dropped(url, caplog):
+async def test_a_payload_over_a_members_own_limit_is_dropped(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It does not break the connection, as libzmq's limit would."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url, max_payload=100) as member:
         await member.transport.subscribe(["t"])
@@ -187,7 +196,7 @@ async def test_a_payload_over_a_members_own_limit_is_dropped(url, caplog):
         assert [Connected()] == [item for item in member.seen if not isinstance(item, Delivery)]
 
 
-async def test_the_owner_receives_what_it_subscribed(url):
+async def test_the_owner_receives_what_it_subscribed(url: str) -> None:
     """Its own messages, members' messages and last values."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
         await server.transport.publish(Outgoing("a/1", b"kept", retain=True))
@@ -203,26 +212,24 @@ async def test_the_owner_receives_what_it_subscribed(url):
         assert expected == [(item.topic, item.payload) for item in await server.deliveries(5)]
 
 
-async def test_a_caller_that_takes_nothing_makes_publishers_fail_not_lose(url):
+async def test_a_caller_that_takes_nothing_makes_publishers_fail_not_lose(url: str) -> None:
     """The queue is full, so the hub does not accept more requests, and says nothing it does not know."""
-    transport = ZmqTransport(url, Options(role=Role.SERVER, queue_size=4, timeout=0.5))
+    transport = ZmqTransport(url, Options(role=Role.SERVER, queue_size=5, timeout=0.5))
     await transport.open()
     try:
         await transport.subscribe(["r"])
         async with hub.opened(url, timeout=0.5) as member:
-            accepted = 0
+            for _ in range(4):
+                await member.transport.request("r", b"x")
             with pytest.raises(TransportError, match="did not answer"):
-                while True:
-                    await member.transport.request("r", b"x")
-                    accepted += 1
-            assert accepted < 5
+                await member.transport.request("r", b"x")
         with pytest.raises(TransportError, match="nobody takes"):
             await transport.request("r", b"x")
     finally:
         await transport.close()
 
 
-async def test_opening_without_a_hub_fails_in_time(url):
+async def test_opening_without_a_hub_fails_in_time(url: str) -> None:
     """The first attempt's failure is an error, with the address."""
     transport = ZmqTransport(url, Options(timeout=0.3))
     with pytest.raises(TransportError, match="did not answer within"):
@@ -230,17 +237,17 @@ async def test_opening_without_a_hub_fails_in_time(url):
     await transport.close()
 
 
-async def test_an_address_that_is_taken_is_an_error():
+async def test_an_address_that_is_taken_is_an_error() -> None:
     """Two hubs cannot share one."""
     url = hub.tcp_url()
     async with hub.opened(url, Role.SERVER):
-        with pytest.raises(TransportError, match="cannot bind tcp://127.0.0.1"):
+        with pytest.raises(TransportError, match="cannot bind tcp://"):
             await ZmqTransport(url, Options(role=Role.SERVER)).open()
 
 
-async def test_nothing_is_left_after_close(url):
+async def test_nothing_is_left_after_close(url: str) -> None:
     """No task and no file descriptor; closing twice is no error, use after it is."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     tasks = asyncio.all_tasks()
     for _ in range(3):
         async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:
@@ -257,10 +264,10 @@ async def test_nothing_is_left_after_close(url):
             with pytest.raises(TransportError, match="not open"):
                 await attempt
     assert tasks == asyncio.all_tasks()
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert before == descriptors()
 
 
-async def test_use_before_open_is_an_error(url):
+async def test_use_before_open_is_an_error(url: str) -> None:
     """Nothing hangs and nothing is made up."""
     transport = ZmqTransport(url, Options())
     with pytest.raises(TransportError, match="not open"):
@@ -272,7 +279,7 @@ async def test_use_before_open_is_an_error(url):
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "#", "a\x00b", "a" * 1025, "\ud800"])
-async def test_a_topic_that_cannot_be_is_refused_at_once(url, topic):
+async def test_a_topic_that_cannot_be_is_refused_at_once(url: str, topic: str) -> None:
     """Before anything goes out."""
     async with hub.opened(url, Role.SERVER) as server:
         with pytest.raises(UsageError):
@@ -281,9 +288,8 @@ async def test_a_topic_that_cannot_be_is_refused_at_once(url, topic):
             await server.transport.publish_batch([Outgoing(topic, b"")])
 
 
-async def test_ipc_sockets_are_where_the_url_says(url):
+async def test_ipc_sockets_are_where_the_url_says(url: str) -> None:
     """The path itself and the same with .req."""
-    path = pathlib.Path(url.removeprefix("zmq+ipc://"))
+    directory, name = url.removeprefix("zmq+ipc://").rsplit("/", 1)
     async with hub.opened(url, Role.SERVER):
-        assert path.is_socket()
-        assert path.with_name(path.name + ".req").is_socket()
+        assert sorted(os.listdir(directory)) == [name, name + ".req"]  # noqa: PTH208 - as short as it gets

@@ -1,0 +1,116 @@
+"""ZeroMQ: a subscriber that is too slow loses messages, learns of it, and disturbs nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from brokers import hub
+
+from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, Role
+from brokerkm_zmq import ZmqTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TINY = "?high_water=8&patience_ms=50"
+BIG = 60_000  # bytes; a few of these fill the kernel's buffers
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Address of a hub that does not run yet."""
+    with hub.ipc_url() as address:
+        yield address
+
+
+async def flood(server: hub.Watched, topic: str, rounds: int) -> None:
+    """Publish much more than anything between hub and subscriber holds."""
+    for index in range(rounds):
+        await server.transport.publish(Outgoing(topic, b"%06d" % index + bytes(BIG), retain=True))
+
+
+async def test_a_stalled_subscriber_sees_a_gap_and_reads_the_last_value(url: str) -> None:
+    """What is missing in the middle is shown by events, and the newest value arrives in the end."""
+    stalled = ZmqTransport(url + "?high_water=8", Options(queue_size=1))
+    async with hub.opened(url + TINY, Role.SERVER) as server:
+        await stalled.open()
+        try:
+            await stalled.subscribe(["t"])
+            await flood(server, "t", 300)
+            seen = hub.Watched(stalled)
+            last = (b"000299", True)
+            await seen.until(lambda _: last in {(item.payload[:6], item.retained) for item in seen.delivered})
+            await seen.reconnected()
+            numbers = [int(item.payload[:6]) for item in seen.delivered]
+            assert sorted(numbers) == numbers
+            assert len(set(numbers)) < 300
+            (gap,) = [item for item in seen.seen if isinstance(item, Disconnected)]
+            assert "gap" in gap.reason
+            await server.transport.publish(Outgoing("t", b"after"))
+            await seen.until(lambda _: seen.delivered[-1].payload == b"after")
+        finally:
+            await stalled.close()
+
+
+async def test_others_lose_nothing_and_see_no_gap(url: str) -> None:
+    """A healthy subscriber of the same topic gets every message, in order, without an event."""
+    stalled = ZmqTransport(url + "?high_water=8", Options(queue_size=1))
+    async with hub.opened(url + TINY, Role.SERVER) as server, hub.opened(url + "?high_water=8") as healthy:
+        await stalled.open()
+        try:
+            await stalled.subscribe(["t"])
+            await healthy.transport.subscribe(["t", "other"])
+            await flood(server, "t", 300)
+            found = await healthy.deliveries(300)
+            assert list(range(300)) == [int(item.payload[:6]) for item in found]
+            assert [Connected()] == [item for item in healthy.seen if not isinstance(item, Delivery)]
+        finally:
+            await stalled.close()
+
+
+async def test_a_stalled_subscriber_holds_up_the_hub_once(url: str) -> None:
+    """After its patience the hub does not wait for the same subscriber again."""
+    stalled = ZmqTransport(url + "?high_water=8", Options(queue_size=1))
+    async with hub.opened(url + "?high_water=8&patience_ms=1000", Role.SERVER) as server:
+        await stalled.open()
+        try:
+            await stalled.subscribe(["t"])
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            await flood(server, "t", 200)
+            assert 1.0 <= loop.time() - started < 4.0  # 200 waits would take 200 seconds
+        finally:
+            await stalled.close()
+
+
+async def test_a_subscriber_that_keeps_up_in_the_end_loses_nothing(url: str) -> None:
+    """The hub waits for one that is slow but reads: publishing slows down, nothing is lost."""
+    slow = ZmqTransport(url + "?high_water=8", Options(queue_size=1))
+    async with hub.opened(url + "?high_water=8&patience_ms=10000", Role.SERVER) as server:
+        await slow.open()
+        try:
+            await slow.subscribe(["t"])
+            publishing = asyncio.create_task(flood(server, "t", 200))
+            numbers = []
+            async for item in slow.incoming():
+                if isinstance(item, Delivery):
+                    numbers.append(int(item.payload[:6]))
+                    await asyncio.sleep(0.001)  # slow on purpose
+                if len(numbers) == 200:
+                    break
+            await publishing
+            assert list(range(200)) == numbers
+        finally:
+            await slow.close()
+
+
+async def test_a_page_that_does_not_fit_is_asked_for_again(url: str) -> None:
+    """More last values than the hub's queue holds: the newcomer gets them all the same."""
+    async with hub.opened(url + TINY, Role.SERVER) as server, hub.opened(url + "?high_water=8") as member:
+        names = [f"n/{index}" for index in range(100)]
+        for name in names:
+            await server.transport.publish(Outgoing(name, name.encode() + bytes(BIG), retain=True))
+        await member.transport.subscribe(["n/+"])
+        await member.until(lambda _: set(names) <= {item.topic for item in member.delivered})
