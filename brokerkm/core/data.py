@@ -1,8 +1,9 @@
 """Application messages under the group's key: how one is sealed and opened. Format: `schemas/data.cddl`.
 
-The traffic key (TEK) of a root key is never used itself: each sender derives its own key from it, its member id and a salt
-drawn at each start, so that counters of different senders and of restarts never share a nonce. The associated data
-is the topic and the header, in the very bytes that are sent. A header is not to be trusted before the tag is checked.
+The traffic key (TEK) of a root key is never used itself: each sender derives its own key from it, its member id and a
+salt drawn at each start, so that counters of different senders and of restarts never share a nonce. The associated
+data is the topic and the header, in the very bytes that are sent. A header is not to be trusted before the tag is
+checked.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from brokerkm.core.crypto import SIGNATURE_SIZE, derive, labelled
 from brokerkm.core.messages import MAX_STEP, Kind
-from brokerkm.core.names import is_identifier
 from brokerkm.core.welcome import Certificate
-from brokerkm.core.wire import MAX_UINT, VERSION, binary, binary_size, identifier, pack, uint, unpack_array
+from brokerkm.core.wire import VERSION, binary, binary_size, identifier, pack, uint, unpack_array
 from brokerkm.errors import Reason, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ LABEL: Final = "brokerkm v1 data"
 SALT_SIZE: Final = 8  # bytes
 TAG_SIZE: Final = 16  # bytes; AES-GCM
 MAX_DATA: Final = 256 * 1024 * 1024  # bytes; MQTT's largest packet. The broker's own limit is lower
-WINDOW: Final = 1024  # messages of one sender that may overtake each other: topics are not ordered among each other
 
 _PLAIN, _SIGNED = 8, 10  # elements of the message without and with the sender's signature
-_MAX_TOPICS: Final = 1024  # encoded contexts kept by a sender
+MAX_TOPICS: Final = 1024  # encoded contexts kept by one side
 
 
 def traffic_key(group: str, root: NodeKey) -> bytes:
@@ -162,7 +161,7 @@ class Sealer:
         context = self._contexts.get(topic)
         if context is None:
             check_data_topic(topic)
-            if len(self._contexts) >= _MAX_TOPICS:
+            if len(self._contexts) >= MAX_TOPICS:
                 self._contexts.clear()
             context = self._contexts[topic] = data_context(self._group, topic)
         counter = self._counter
@@ -175,30 +174,3 @@ class Sealer:
             return message
         message += pack(self.certificate.fields)
         return message + pack(self.identity.sign(context + message))
-
-
-class Window:
-    """Which of one sender's counters were seen: the newest, and a bit for each of the 1,024 before it."""
-
-    __slots__ = ("mask", "top")
-
-    def __init__(self, top: int = -1, mask: int = 0) -> None:
-        self.top = top
-        self.mask = mask  # bit n: counter top - n was seen
-
-    def seen(self, counter: int) -> bool:
-        """Return whether `counter` was seen, or is too old to tell."""
-        behind = self.top - counter
-        return behind >= 0 and (behind >= WINDOW or bool(self.mask >> behind & 1))
-
-    def mark(self, counter: int) -> None:
-        """Remember `counter`, which has not been seen."""
-        ahead = counter - self.top
-        if ahead > 0:
-            self.mask = (self.mask << ahead & _WINDOW_MASK | 1) if ahead < WINDOW else 1
-            self.top = counter
-        else:
-            self.mask |= 1 << -ahead
-
-
-_WINDOW_MASK: Final = (1 << WINDOW) - 1

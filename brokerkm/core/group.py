@@ -154,12 +154,13 @@ class Group:
         )
         rekeys = build_rekeys(self.tree, renewal, epoch, self.name, self._key)
         evicted = [change for change in changes if isinstance(change, Eviction)]
-        goodbyes = zip((member for member, _ in evicted), Goodbye.seal_all(self._key, self.name, epoch, evicted))
+        sealed = Goodbye.seal_all(self._key, self.name, epoch, evicted)
+        goodbyes = tuple((change.member, goodbye) for change, goodbye in zip(evicted, sealed, strict=True))
         root = renewal.nodes[height].get(0) or self.tree.get(height, 0)
         beacon = self._beacon(epoch, height, root, time)
         change = StateChange(epoch, height, time, renewal.nodes, seats, removed)
         served = frozenset([*changes, *self._rotations])
-        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), tuple(goodbyes), change, served)
+        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), goodbyes, change, served)
 
     def apply(self, commit: Commit) -> None:
         """Make `commit` the group's state; what was queued after it was prepared goes on waiting.
@@ -172,6 +173,7 @@ class Group:
             message = f"commit of epoch {change.epoch} does not follow epoch {self.epoch}"
             raise UsageError(message)
         tree = self.tree
+        tree.grow(change.height)
         for member, slot in change.removed:
             self.directory.remove(member)
             heapq.heappush(tree.free, slot)
@@ -181,7 +183,6 @@ class Group:
                 heapq.heappop(tree.free)  # `_seat` took the lowest, in order
             tree.used = max(tree.used, slot + 1)
             self.directory.add(enrollment.member, slot)
-        tree.height = change.height
         for level, nodes in enumerate(change.nodes):
             tree.set(level, nodes)
         tree.count_members([slot for _, slot in change.removed], -1)
@@ -212,8 +213,9 @@ class Group:
         if slot is None:
             message = f"{enrollment.member!r} is not a member of group {self.name}"
             raise UsageError(message)
+        self.time = self._clock(now)  # a member takes each Welcome once, by its time
         leaf, path = self.tree.get(0, slot), self.tree.path(slot)
-        secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, int(now * 1000))
+        secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, self.time)
         return self._seal_welcome(enrollment, secrets)
 
     def refusal(self, member: str, nonce: bytes, reason: RefusalReason, now: float) -> bytes:
@@ -304,7 +306,7 @@ class Group:
         if self.policy.source_authentication:
             who, expiry = seat.enrollment, time + CERTIFICATE_LIFETIME
             certificate = Certificate.issue(self._key, self.name, who.member, who.identity, expiry)
-        return WelcomeSecrets(epoch, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
+        return WelcomeSecrets(epoch, time, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
 
     def _seal_welcome(self, enrollment: Enrollment, secrets: WelcomeSecrets) -> bytes:
         to = Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)

@@ -80,12 +80,9 @@ class KeyPath:
             if not mine:
                 raise RefusedError(Reason.NO_ENTRY, "entries")
             entry = mine[0]
-        held = self.keys[level - 1] if level else self.leaf
-        if entry.birth > held.birth:
+        if entry.birth > (self.keys[level - 1] if level else self.leaf).birth:
             return Outcome.AHEAD
-        if entry.birth < held.birth or entry.step < held.step:
-            raise RefusedError(Reason.WRONG_BIRTH, "entries.birth")
-        kek = ratchet(held.key, entry.step - held.step)
+        kek = self.key_at(level, entry.birth, entry.step)
         keys = self.keys[:level]
         if level:
             keys[-1] = NodeKey(kek, entry.birth, entry.step)
@@ -96,6 +93,17 @@ class KeyPath:
             keys.append(NodeKey(key, rekey.epoch, 0))
         self.keys = keys
         return Outcome.APPLIED
+
+    def key_at(self, level: int, birth: int, step: int) -> bytes:
+        """Return the key of the node at `level` (0: the leaf) at a step not before the one it is at.
+
+        Raises:
+            RefusedError: wrong-birth; that version is not the one held, or one before it.
+        """
+        held = self.keys[level - 1] if level else self.leaf
+        if birth != held.birth or step < held.step:
+            raise RefusedError(Reason.WRONG_BIRTH, "birth")
+        return ratchet(held.key, step - held.step)
 
     def ratchet_root(self, step: int) -> None:
         """Move the root on to `step`, which is not before the one it is at."""

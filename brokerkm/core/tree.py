@@ -85,6 +85,12 @@ class KeyTree:
             self.levels[level].extend(size, leaves=level == 0)
             size = -(-size // self.degree)
 
+    def grow(self, height: int) -> None:
+        """Put roots above the old one, up to `height`, for which there must be room."""
+        for level in range(self.height + 1, height + 1):
+            self.levels[level].members[0] = self.count
+        self.height = height
+
     def get(self, level: int, index: int) -> NodeKey:
         """Return the key of a node that has one."""
         nodes = self.levels[level]
@@ -107,7 +113,7 @@ class KeyTree:
 
     def count_members(self, slots: Sequence[int], change: int) -> None:
         """Add `change` to the count of members of every ancestor of each of `slots`."""
-        for level in range(1, len(self.levels)):
+        for level in range(1, self.height + 1):
             members, span = self.levels[level].members, self.degree**level
             for slot in slots:
                 members[slot // span] += change

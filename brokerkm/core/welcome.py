@@ -83,10 +83,11 @@ class Certificate:
 class WelcomeSecrets:
     """The sealed part of a Welcome: all that a member needs to take part.
 
-    `path` has one key for each level from 1 to the height.
+    `time` is the server's, ms since 1970; `path` has one key for each level from 1 to the height.
     """
 
     epoch: int
+    time: int
     slot: int
     degree: int
     leaf: NodeKey
@@ -99,14 +100,14 @@ class WelcomeSecrets:
         path = [(node.birth, node.step, node.key) for node in self.path]
         certificate = self.certificate and self.certificate.fields
         leaf = (self.leaf.birth, self.leaf.key)
-        return pack((self.epoch, self.slot, self.degree, leaf, path, self.policy.fields, certificate))
+        return pack((self.epoch, self.time, self.slot, self.degree, leaf, path, self.policy.fields, certificate))
 
     @classmethod
     def decode(cls, plaintext: bytes) -> Self:
         """Return what was sealed; raises `RefusedError`."""
         fields = unpack_array(plaintext)
         check_canonical(fields, plaintext)
-        epoch, slot, degree, leaf, path, policy, certificate = array(fields, "sealed", 7)
+        epoch, time, slot, degree, leaf, path, policy, certificate = array(fields, "sealed", 8)
         degree = uint(degree, "degree", MAX_DEGREE, 2)
         nodes = array(path, "path")
         if not 1 <= len(nodes) <= MAX_LEVEL:
@@ -118,6 +119,7 @@ class WelcomeSecrets:
         leaf_birth, leaf_key = array(leaf, "leaf", 2)
         return cls(
             epoch,
+            uint(time, "time"),
             slot,
             degree,
             NodeKey(binary(leaf_key, "leaf.key", KEY_SIZE), uint(leaf_birth, "leaf.birth", epoch, 1), 0),

@@ -117,13 +117,19 @@ def array(value: object, field: str, length: int | None = None) -> list[object]:
     return items
 
 
-def identifier(value: object, field: str) -> str:
-    """Return `value` if it is text that may name a member; raises `RefusedError`."""
+def text(value: object, field: str) -> str:
+    """Return `value` if it is text; raises `RefusedError`."""
     if type(value) is not str:
         raise RefusedError(Reason.WRONG_TYPE, field)
-    if not is_identifier(value):
-        raise RefusedError(Reason.OUT_OF_RANGE, field)
     return value
+
+
+def identifier(value: object, field: str) -> str:
+    """Return `value` if it is text that may name a group or a member; raises `RefusedError`."""
+    name = text(value, field)
+    if not is_identifier(name):
+        raise RefusedError(Reason.OUT_OF_RANGE, field)
+    return name
 
 
 def binary_size(length: int) -> int:

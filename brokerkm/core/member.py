@@ -1,0 +1,415 @@
+"""One member of one group: bytes in, events out (the specification's section "The member").
+
+The caller carries bytes to and from the broker, subscribes to `filters`, calls `receive` for whatever arrives and
+`tick` at `next_deadline`, and saves `dump()` before it acts on the events of a call that changed `version`. It decides
+when to send a Join or a Sync; this class says what is missing and makes the request. A call that raises
+`RefusedError` has changed nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key, load_verify_key
+from brokerkm.core.data import SALT_SIZE
+from brokerkm.core.events import (
+    Cause,
+    Event,
+    Evicted,
+    Heard,
+    Joined,
+    Recovered,
+    Rekeyed,
+    RequestRefused,
+    Silent,
+    Stale,
+    SubgroupReceived,
+    Synced,
+)
+from brokerkm.core.memory import Memory, Profile
+from brokerkm.core.messages import Kind
+from brokerkm.core.names import BeaconTopic, MemberTopic, NodeTopic, Topics, check_identifier
+from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.opener import Window
+from brokerkm.core.path import KeyPath, Outcome
+from brokerkm.core.rekey import Beacon, Rekey
+from brokerkm.core.requester import Requester
+from brokerkm.core.state import State, Step, after
+from brokerkm.core.subgroup import Subgroup
+from brokerkm.core.traffic import Traffic
+from brokerkm.core.welcome import NodeKey, Welcome
+from brokerkm.core.wire import message_type
+from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, SilentError, StaleError
+
+if TYPE_CHECKING:
+    from brokerkm.core.request import TokenKey
+
+
+class Member:
+    """The state machine of one member; make one with `create` or `load`.
+
+    Args:
+        memory: what it remembers.
+        random: source of nonces, salts and keys.
+    """
+
+    def __init__(self, memory: Memory, random: Random) -> None:
+        profile = memory.profile
+        self._memory: Final = memory
+        self._topics: Final = Topics(profile.group, profile.prefix)
+        self._server_key: Final = load_verify_key(profile.server_key, "server_key")
+        self._identity: Final = load_signing_key(memory.identity_seed)
+        self._requester: Final = Requester(memory, self._identity, random)
+        self._traffic: Final = Traffic(profile.group, profile.member, self._server_key, random(SALT_SIZE))
+        self._beacon: Beacon | None = None
+        self._pending: dict[tuple[int, int], Rekey] = {}  # Rekeys that need one which has not come yet
+        self._left_out = False  # a Rekey of this member's bucket had no entry for it
+        self._missing: dict[Cause, float] = {}  # since when
+        self._subgroup_times: dict[tuple[int, int], int] = {}
+        self._doubt_data_until = 0.0  # Data that cannot be opened is no reason to be stale again until then
+        self.silent = False
+        self.version = 0
+
+    def __repr__(self) -> str:
+        profile = self._memory.profile
+        return f"Member({profile.group!r}, {profile.member!r}, {self.state}, epoch={self.epoch})"
+
+    @classmethod
+    def create(cls, profile: Profile, random: Random, identity_seed: bytes | None = None) -> Member:
+        """Return a new member with an identity key of its own, or the one given (32 bytes)."""
+        check_identifier(profile.member, "member")
+        return cls(Memory(profile, identity_seed or random(KEY_SIZE)), random)
+
+    @classmethod
+    def load(cls, data: bytes, random: Random, now: float) -> Member:
+        """Return the member that `dump` saved, ready to send and receive; raises `RefusedError` if damaged."""
+        memory = Memory.decode(data)
+        member = cls(memory, random)
+        opener = member._traffic.opener
+        for sender, salt, top, mask in memory.windows:
+            opener.windows[sender, salt] = Window(top, mask)
+        for birth, step, key, expiry in memory.traffic_keys:
+            opener.accept((birth, step), key, expiry)
+        if memory.path is not None:
+            member._traffic.adopt(memory.policy, member._identity, memory.certificate)
+            member._traffic.use(memory.path.root, now)
+        if memory.state is State.STALE:
+            member._missing[Cause.BEACON] = now  # until a Beacon says otherwise
+        return member
+
+    def dump(self) -> bytes:
+        """Return the state to save; secret."""
+        opener = self._traffic.opener
+        self._memory.traffic_keys = opener.accepted
+        self._memory.windows = [(*source, window.top, window.mask) for source, window in opener.windows.items()]
+        return self._memory.encode()
+
+    @property
+    def profile(self) -> Profile:
+        """Who this is."""
+        return self._memory.profile
+
+    @property
+    def identity(self) -> bytes:
+        """The device's Ed25519 public key, 32 bytes: what a server lists."""
+        return self._identity.public_key().public_bytes_raw()
+
+    @property
+    def state(self) -> State:
+        """Where the member stands."""
+        return self._memory.state
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch whose keys the member has, 0 if it has none."""
+        return self._memory.epoch
+
+    @property
+    def slot(self) -> int | None:
+        """The member's leaf, if it has one."""
+        return None if self._memory.path is None else self._memory.path.slot
+
+    @property
+    def certificate_expiry(self) -> float | None:
+        """When the sender certificate ends, in seconds since 1970, if the group's policy asks for one."""
+        certificate = self._memory.certificate
+        return None if certificate is None else (certificate.expiry - self._memory.clock_offset) / 1000
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The exact topics of the protocol that concern this member now."""
+        own = self._topics.member(self.profile.member)
+        if self._memory.path is None:
+            return (own,)
+        return (own, self._topics.beacon, *(self._topics.node(*node) for node in self._memory.path.nodes))
+
+    @property
+    def request_topic(self) -> str:
+        """Where this member's requests go."""
+        return self._topics.request(self.profile.member)
+
+    def join(self, now: float, token: TokenKey | None = None) -> bytes:
+        """Return a Join to send: for a place in the group, or for a new leaf key."""
+        request = self._requester.join(now, token)
+        self._move(Step.ASKED)
+        return request
+
+    def sync(self, now: float) -> bytes:
+        """Return a Sync to send; raises `NotJoinedError` or `EvictedError` if there is no leaf key to prove it."""
+        request = self._requester.sync(now, self._path().leaf.key)
+        self.version += 1
+        return request
+
+    def leave(self, now: float) -> bytes:
+        """Return a Leave to send; raises `NotJoinedError` or `EvictedError` if there is nothing to leave."""
+        request = self._requester.leave(now, self._path().leaf.key)
+        self.version += 1
+        return request
+
+    def seal(self, topic: str, plaintext: bytes, now: float) -> bytes:
+        """Return the Data message that carries `plaintext` on `topic`.
+
+        Raises:
+            NotJoinedError, EvictedError, StaleError, SilentError: the member must not send now.
+            UsageError: `topic` is none that an application publishes on.
+        """
+        memory = self._memory
+        if memory.state is not State.ACTIVE:
+            self._path()
+            message = f"{self.profile.member} has missed a rekey of group {self.profile.group} and is catching up"
+            raise StaleError(message)
+        policy = memory.policy
+        if policy.stop_when_silent and now - memory.heard > policy.max_silence:
+            message = f"no beacon of group {self.profile.group} for more than {policy.max_silence} s: not sending"
+            raise SilentError(message)
+        return self._traffic.seal(topic, plaintext)
+
+    def receive(self, topic: str, payload: bytes, now: float) -> list[Event]:
+        """Take in one message of any kind.
+
+        Args:
+            topic: where it came from.
+            payload: what came; empty (a retained message was cleared) is nothing.
+            now: seconds since 1970.
+
+        Raises:
+            RefusedError: it is malformed, forged, replayed or not for this member; nothing has changed.
+        """
+        if not self._topics.owns(topic):
+            return self._traffic.receive(topic, payload, now) if self._memory.path else []
+        own = self.profile.member
+        events: list[Event] = []
+        match self._topics.parse(topic), message_type(payload) if payload else None:
+            case _, None:
+                pass
+            case NodeTopic(level, index), Kind.REKEY:
+                events = self._receive_rekey(level, index, payload, now)
+            case NodeTopic(level, index), Kind.SUBGROUP:
+                events = self._receive_subgroup(level, index, payload)
+            case BeaconTopic(), Kind.BEACON:
+                events = self._receive_beacon(payload, now)
+            case MemberTopic(member), Kind.WELCOME if member == own:
+                events = self._receive_welcome(payload, now)
+            case MemberTopic(member), Kind.GOODBYE if member == own:
+                events = self._receive_goodbye(payload)
+            case MemberTopic(member), Kind.REFUSAL if member == own:
+                events = self._receive_refusal(payload, now)
+            case MemberTopic(member), _ if member != own:
+                raise RefusedError(Reason.WRONG_TOPIC, "topic")
+            case _:
+                raise RefusedError(Reason.WRONG_MESSAGE, "type")
+        return events
+
+    def tick(self, now: float) -> list[Event]:
+        """Return what the passing of time has brought; to be called at `next_deadline` or more often."""
+        given_up = self._traffic.tick(now)
+        if given_up and now >= self._doubt_data_until:
+            # Anybody can write a header, so this may be a forgery: it counts once in a while.
+            self._doubt_data_until = now + self._memory.policy.max_silence
+            self._missing.setdefault(Cause.DATA, now - self._memory.policy.hold)
+        events: list[Event] = [*given_up]
+        overdue = [cause for cause, since in self._missing.items() if since + self._memory.policy.hold <= now]
+        if overdue and self.state is State.ACTIVE:
+            self._move(Step.MISSED)
+            events.append(Stale(overdue[0]))
+        memory = self._memory
+        if memory.path is not None and not self.silent and now - memory.heard > memory.policy.max_silence:
+            self.silent = True
+            events.append(Silent(memory.heard))
+        return events
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `tick` is to be called next, seconds since 1970; None if nothing is due until something arrives."""
+        memory = self._memory
+        times = [self._traffic.next_deadline]
+        if self.state is State.ACTIVE:
+            times += [since + memory.policy.hold for since in self._missing.values()]
+        if memory.path is not None and not self.silent:
+            times.append(memory.heard + memory.policy.max_silence + 0.001)  # when it is more than that
+        return min((time for time in times if time is not None), default=None)
+
+    def _path(self) -> KeyPath:
+        if self._memory.path is not None:
+            return self._memory.path
+        if self.state is State.EVICTED:
+            message = f"{self.profile.member} is out of group {self.profile.group}: join again to come back"
+            raise EvictedError(message)
+        message = f"{self.profile.member} has not joined group {self.profile.group}: no Welcome has come yet"
+        raise NotJoinedError(message)
+
+    def _move(self, step: Step) -> None:
+        self._memory.state = after(self._memory.state, step)
+        self.version += 1
+
+    def _receive_rekey(self, level: int, index: int, payload: bytes, now: float) -> list[Event]:
+        path = self._memory.path
+        if path is None or not path.owns(level, index):
+            raise RefusedError(Reason.WRONG_TOPIC, "topic")
+        rekey = Rekey.decode(payload, level)
+        if path.is_old(level, rekey.epoch):
+            return []
+        rekey.verify(self._server_key, self.profile.group, level, index)
+        root = path.root
+        if self._apply(rekey, level, index, path):
+            self._apply_waiting(path)
+        return self._settle(root, now)
+
+    def _apply_waiting(self, path: KeyPath) -> None:
+        """Try again what needed a key that may be there now, from the lowest level up; what contradicts it goes."""
+        for node, waiting in sorted(self._pending.items()):
+            with contextlib.suppress(RefusedError):
+                self._apply(waiting, *node, path)
+
+    def _apply(self, rekey: Rekey, level: int, index: int, path: KeyPath) -> bool:
+        """Take the keys of a verified Rekey, or note that something is missing; return whether they were taken."""
+        try:
+            outcome = path.apply(rekey, level)
+        except RefusedError as error:
+            self._pending.pop((level, index), None)
+            if error.reason is not Reason.NO_ENTRY:
+                raise
+            self._left_out = True  # the server will say, by a Goodbye or when asked, that this member is out
+            return False
+        if outcome is Outcome.AHEAD:
+            waiting = self._pending.get((level, index))
+            if waiting is None or waiting.epoch < rekey.epoch:
+                self._pending[level, index] = rekey
+            return False
+        self._pending.pop((level, index), None)
+        if outcome is Outcome.APPLIED:
+            self._memory.epoch = max(self._memory.epoch, rekey.epoch)
+        return outcome is Outcome.APPLIED
+
+    def _receive_beacon(self, payload: bytes, now: float) -> list[Event]:
+        memory = self._memory
+        beacon = Beacon.decode(payload)
+        if memory.path is None or (beacon.epoch, beacon.time) <= (memory.beacon_epoch, memory.beacon_time):
+            return []
+        beacon.verify(self._server_key, self.profile.group)
+        memory.beacon_epoch, memory.beacon_time = beacon.epoch, beacon.time
+        self._beacon = beacon
+        self.version += 1
+        events: list[Event] = []
+        # A Beacon that the broker kept back for long shows no life: it counts by the server's clock.
+        if now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:
+            memory.heard = now
+            if self.silent:
+                self.silent = False
+                events.append(Heard())
+        return events + self._settle(memory.path.root, now)
+
+    def _settle(self, before: NodeKey, now: float) -> list[Event]:
+        """After something has come: follow the root, note what is still missing, be active again if nothing is.
+
+        Args:
+            before: the root's key before it came.
+            now: seconds since 1970.
+        """
+        memory, path, events = self._memory, self._path(), list[Event]()
+        missing = {Cause.REKEY} if self._pending or self._left_out else set[Cause]()
+        if self._beacon is not None:
+            beacon, root = self._beacon, path.root
+            if (beacon.height, beacon.birth) == (path.height, root.birth):
+                path.ratchet_root(max(beacon.step, root.step))
+                memory.epoch = max(memory.epoch, beacon.epoch)
+            elif beacon.birth > root.birth:
+                missing.add(Cause.BEACON)
+        if path.root != before:
+            self.version += 1
+            if path.root.birth != before.birth:
+                events.append(Rekeyed(path.root.birth))
+            events += self._traffic.use(path.root, now)
+        self._missing = {cause: self._missing.get(cause, now) for cause in missing}
+        if not missing and self.state is State.STALE:
+            self._move(Step.CAUGHT_UP)
+            events.append(Recovered(memory.epoch))
+        return events
+
+    def _receive_welcome(self, payload: bytes, now: float) -> list[Event]:
+        memory, names = self._memory, (self.profile.group, self.profile.member)
+        welcome = Welcome.decode(payload)
+        seed = self._requester.seed_for(welcome.nonce)
+        welcome.verify(self._server_key, *names)
+        secrets = welcome.open(self.profile.suite, seed, *names)
+        leaf_birth = memory.path.leaf.birth if memory.path else 0
+        if secrets.epoch < memory.epoch or secrets.leaf.birth < leaf_birth or secrets.time <= memory.welcome_time:
+            return []  # overtaken by a Rekey, or replayed
+        joined = self.state is State.JOINING
+        self._move(Step.WELCOMED)
+        self._requester.welcomed(welcome.nonce)
+        memory.path = KeyPath(secrets.slot, secrets.degree, secrets.leaf, list(secrets.path))
+        memory.epoch, memory.policy, memory.certificate = secrets.epoch, secrets.policy, secrets.certificate
+        memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(now * 1000)
+        memory.heard, self.silent = now, False
+        self._left_out = False
+        self._traffic.adopt(secrets.policy, self._identity, secrets.certificate)
+        events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
+        events += self._traffic.use(memory.path.root, now)
+        self._apply_waiting(memory.path)
+        return events + self._settle(secrets.path[-1], now)
+
+    def _receive_goodbye(self, payload: bytes) -> list[Event]:
+        goodbye = Goodbye.decode(payload)
+        if self._memory.path is None or goodbye.epoch <= self._memory.path.leaf.birth:
+            return []  # of an earlier membership
+        goodbye.verify(self._server_key, self.profile.group, self.profile.member)
+        return self._expel(goodbye.reason)
+
+    def _receive_refusal(self, payload: bytes, now: float) -> list[Event]:
+        refusal = Refusal.decode(payload)
+        refusal.verify(self._server_key, self.profile.group, self.profile.member)
+        self._requester.refused(refusal.nonce)
+        self.version += 1
+        if refusal.reason is RefusalReason.WRONG_TIME:
+            self._memory.clock_offset = refusal.time - int(now * 1000)
+        if refusal.reason is RefusalReason.NOT_A_MEMBER and self._memory.path is not None:
+            return self._expel(GoodbyeReason.EVICTED)
+        return [RequestRefused(refusal.reason, refusal.time / 1000)]
+
+    def _expel(self, reason: GoodbyeReason) -> list[Event]:
+        self._move(Step.EXPELLED)
+        self._memory.path = None
+        self._memory.certificate = None
+        self._requester.forget()
+        self._traffic.forget()
+        self._pending.clear()
+        self._missing.clear()
+        self._beacon = None
+        self._left_out = False
+        return [Evicted(reason)]
+
+    def _receive_subgroup(self, level: int, index: int, payload: bytes) -> list[Event]:
+        path, context = self._memory.path, (self.profile.group, level, index)
+        if path is None or not path.owns(level, index):
+            raise RefusedError(Reason.WRONG_TOPIC, "topic")
+        message = Subgroup.decode(payload, level)
+        if message.slot is not None and message.slot != path.slot:
+            return []  # for another leaf of the same bucket
+        if message.time <= self._subgroup_times.get((level, index), 0):
+            raise RefusedError(Reason.REPLAY, "time")
+        message.verify(self._server_key, context)
+        plaintext = message.open(path.key_at(level, message.birth, message.step), context)
+        self._subgroup_times[level, index] = message.time
+        return [SubgroupReceived(self._topics.node(level, index), plaintext)]

@@ -1,0 +1,214 @@
+"""What a member remembers between its starts, and its encoding. Holds secrets: the caller keeps it to itself.
+
+The format is brokerkm's own and versioned; it is not part of the wire contract.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, Suite
+from brokerkm.core.data import SALT_SIZE
+from brokerkm.core.messages import MAX_DEGREE, MAX_STEP
+from brokerkm.core.names import DEFAULT_PREFIX, MAX_LEVEL, MAX_SLOTS, Topics
+from brokerkm.core.opener import WINDOW
+from brokerkm.core.path import KeyPath
+from brokerkm.core.policy import Policy
+from brokerkm.core.state import State
+from brokerkm.core.welcome import Certificate, NodeKey
+from brokerkm.core.wire import NONCE_SIZE, array, binary, check_canonical, identifier, pack, text, uint, unpack_array
+from brokerkm.errors import Reason, RefusedError
+
+FORMAT: Final = 1
+_MAGIC: Final = "brokerkm member"
+MAX_SIZE: Final = 64 * 1024 * 1024  # bytes; replay windows of 65,536 senders
+MAX_NONCES: Final = 4  # requests that may be under way at once
+_MASK_SIZE: Final = WINDOW // 8  # bytes
+_OFFSET_BASE: Final = 1 << 62  # makes a clock offset an unsigned integer
+
+
+TrafficKey: TypeAlias = tuple[int, int, bytes, float | None]  # birth, step, TEK, expiry in seconds since 1970
+SavedWindow: TypeAlias = tuple[str, bytes, int, int]  # sender, salt, top, mask
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who a member is and whom it believes.
+
+    Args:
+        group, member: ids.
+        server_key: the group's Ed25519 public key, 32 bytes.
+        suite: the group's.
+        prefix: of the group's topics.
+    """
+
+    group: str
+    member: str
+    server_key: bytes
+    suite: Suite = Suite.X25519
+    prefix: str = DEFAULT_PREFIX
+
+
+@dataclass(slots=True)
+class Memory:
+    """The persistent state of one member; times in ms since 1970 unless they say otherwise."""
+
+    profile: Profile
+    identity_seed: bytes = field(repr=False)
+    kem_seed: bytes = field(default=b"", repr=False)  # of the Join that was granted
+    join_seed: bytes = field(default=b"", repr=False)  # of the Join that is under way, or was granted last
+    join_nonces: list[bytes] = field(default_factory=list[bytes])
+    sync_nonces: list[bytes] = field(default_factory=list[bytes])
+    state: State = State.NEW
+    epoch: int = 0
+    path: KeyPath | None = field(default=None, repr=False)
+    policy: Policy = field(default_factory=Policy)
+    certificate: Certificate | None = None
+    welcome_time: int = 0
+    beacon_epoch: int = 0
+    beacon_time: int = 0
+    last_request: int = 0
+    clock_offset: int = 0  # what to add to the member's clock to get the server's
+    heard: float = 0.0  # seconds since 1970 by the member's clock
+    traffic_keys: list[TrafficKey] = field(default_factory=list[TrafficKey], repr=False)
+    windows: list[SavedWindow] = field(default_factory=list[SavedWindow])
+
+    def encode(self) -> bytes:
+        """Return the bytes to keep; what `decode` makes of them is equal to this."""
+        it = self.profile
+        path = None
+        if self.path is not None:
+            keys = [tuple(key) for key in (self.path.leaf, *self.path.keys)]
+            path = (self.path.slot, self.path.degree, keys)
+        traffic = [
+            (birth, step, key, None if expiry is None else int(expiry * 1000))
+            for birth, step, key, expiry in self.traffic_keys
+        ]
+        windows = [
+            (sender, salt, top, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0"))
+            for sender, salt, top, mask in self.windows
+        ]
+        return pack(
+            (
+                _MAGIC,
+                FORMAT,
+                (it.group, it.member, it.server_key, it.suite, it.prefix),
+                (self.identity_seed, self.kem_seed, self.join_seed, self.join_nonces, self.sync_nonces),
+                (self.state, self.epoch, self.welcome_time, self.beacon_epoch, self.beacon_time, self.last_request),
+                (self.clock_offset + _OFFSET_BASE, int(self.heard * 1000)),
+                path,
+                self.policy.fields,
+                self.certificate and self.certificate.fields,
+                traffic,
+                windows,
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Memory:
+        """Return what `encode` wrote.
+
+        Raises:
+            RefusedError: the bytes are damaged, or of a format that this version does not know.
+        """
+        fields = unpack_array(data, MAX_SIZE)
+        if fields[:1] != [_MAGIC]:
+            raise RefusedError(Reason.WRONG_MESSAGE, "state", "not the state of a brokerkm member")
+        if fields[1:2] != [FORMAT]:
+            raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
+        check_canonical(fields, data)
+        _, _, profile, secrets, progress, clock, path, policy, certificate, traffic, windows = array(
+            fields, "state", 11
+        )
+        identity, kem, join, join_nonces, sync_nonces = array(secrets, "state.secrets", 5)
+        state, epoch, welcome_time, beacon_epoch, beacon_time, last_request = array(progress, "state.progress", 6)
+        offset, heard = array(clock, "state.clock", 2)
+        known = _profile(profile)
+        memory = cls(
+            profile=known,
+            identity_seed=binary(identity, "state.identity", KEY_SIZE),
+            kem_seed=_seed(kem, known.suite),
+            join_seed=_seed(join, known.suite),
+            join_nonces=[binary(nonce, "state.nonces", NONCE_SIZE) for nonce in array(join_nonces, "state.nonces")],
+            sync_nonces=[binary(nonce, "state.nonces", NONCE_SIZE) for nonce in array(sync_nonces, "state.nonces")],
+            state=_state(state),
+            epoch=uint(epoch, "state.epoch"),
+            path=_path(path),
+            policy=Policy.from_fields(policy),
+            certificate=None if certificate is None else Certificate.from_fields(certificate),
+            welcome_time=uint(welcome_time, "state.welcome_time"),
+            beacon_epoch=uint(beacon_epoch, "state.beacon_epoch"),
+            beacon_time=uint(beacon_time, "state.beacon_time"),
+            last_request=uint(last_request, "state.last_request"),
+            clock_offset=uint(offset, "state.clock_offset") - _OFFSET_BASE,
+            heard=uint(heard, "state.heard") / 1000,
+            traffic_keys=[_traffic_key(item) for item in array(traffic, "state.traffic")],
+            windows=[_window(item) for item in array(windows, "state.windows")],
+        )
+        if (memory.path is None) == (memory.state in {State.ACTIVE, State.STALE}):
+            raise RefusedError(Reason.OUT_OF_RANGE, "state.state")
+        return memory
+
+
+def _profile(value: object) -> Profile:
+    group, member, server_key, suite, prefix = array(value, "state.profile", 5)
+    profile = Profile(
+        identifier(group, "state.group"),
+        identifier(member, "state.member"),
+        binary(server_key, "state.server_key", PUBLIC_KEY_SIZE),
+        Suite(uint(suite, "state.suite", len(Suite), 1)),
+        text(prefix, "state.prefix"),
+    )
+    Topics(profile.group, profile.prefix)  # refuses a prefix that cannot be
+    return profile
+
+
+def _state(value: object) -> State:
+    name = text(value, "state.state")
+    if name not in set(State):
+        raise RefusedError(Reason.OUT_OF_RANGE, "state.state")
+    return State(name)
+
+
+def _seed(value: object, suite: Suite) -> bytes:
+    return binary(value, "state.seed", suite.seed_size) if value else b""
+
+
+def _node_key(value: object) -> NodeKey:
+    key, birth, step = array(value, "state.keys", 3)
+    return NodeKey(
+        binary(key, "state.keys", KEY_SIZE), uint(birth, "state.keys", minimum=1), uint(step, "state.keys", MAX_STEP)
+    )
+
+
+def _path(value: object) -> KeyPath | None:
+    if value is None:
+        return None
+    slot, degree, keys = array(value, "state.path", 3)
+    nodes = [_node_key(key) for key in array(keys, "state.keys")]
+    if not 2 <= len(nodes) <= MAX_LEVEL + 1:  # noqa: PLR2004 - a leaf and a root at least
+        raise RefusedError(Reason.WRONG_LENGTH, "state.keys")
+    return KeyPath(
+        uint(slot, "state.slot", MAX_SLOTS - 1), uint(degree, "state.degree", MAX_DEGREE, 2), nodes[0], nodes[1:]
+    )
+
+
+def _traffic_key(value: object) -> TrafficKey:
+    birth, step, key, expiry = array(value, "state.traffic", 4)
+    return (
+        uint(birth, "state.traffic"),
+        uint(step, "state.traffic", MAX_STEP),
+        binary(key, "state.traffic", KEY_SIZE),
+        None if expiry is None else uint(expiry, "state.traffic") / 1000,
+    )
+
+
+def _window(value: object) -> SavedWindow:
+    sender, salt, top, mask = array(value, "state.windows", 4)
+    return (
+        identifier(sender, "state.windows"),
+        binary(salt, "state.windows", SALT_SIZE),
+        uint(top, "state.windows"),
+        int.from_bytes(binary(mask, "state.windows", maximum=_MASK_SIZE), "big"),
+    )

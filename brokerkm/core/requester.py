@@ -1,0 +1,88 @@
+"""A member's requests and which answers they may have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.core.memory import MAX_NONCES, Memory
+from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.state import State
+from brokerkm.core.wire import NONCE_SIZE
+from brokerkm.errors import Reason, RefusedError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from brokerkm.core.crypto import Random
+
+
+class Requester:
+    """Makes the requests of one member; the nonces of the last few of each kind are kept in its memory."""
+
+    def __init__(self, memory: Memory, identity: Ed25519PrivateKey, random: Random) -> None:
+        self._memory: Final = memory
+        self._identity: Final = identity
+        self._random: Final = random
+        self._names: Final = (memory.profile.group, memory.profile.member)
+
+    def join(self, now: float, token: TokenKey | None) -> bytes:
+        """Return a Join; one that repeats an unanswered one asks with the same KEM key, so that either answer fits."""
+        memory = self._memory
+        if memory.state is not State.JOINING or not memory.join_seed:
+            memory.join_seed = self._random(memory.profile.suite.seed_size)
+            memory.join_nonces.clear()
+        nonce, time = self._next(now, memory.join_nonces)
+        kem_public = memory.profile.suite.public_key(memory.join_seed)
+        return Join.seal(self._identity, *self._names, kem_public, token=token, nonce=nonce, time=time)
+
+    def sync(self, now: float, leaf_key: bytes) -> bytes:
+        """Return a Sync."""
+        nonce, time = self._next(now, self._memory.sync_nonces)
+        return Sync.seal(leaf_key, *self._names, nonce=nonce, time=time, epoch=self._memory.epoch)
+
+    def leave(self, now: float, leaf_key: bytes) -> bytes:
+        """Return a Leave."""
+        nonce, time = self._next(now, self._memory.sync_nonces)
+        return Leave.seal(leaf_key, *self._names, nonce=nonce, time=time)
+
+    def _next(self, now: float, nonces: list[bytes]) -> tuple[bytes, int]:
+        """Return nonce and time of a new request; the time is the server's as far as known, and always grows."""
+        memory = self._memory
+        memory.last_request = max(int(now * 1000) + memory.clock_offset, memory.last_request + 1)
+        nonces.append(self._random(NONCE_SIZE))
+        del nonces[:-MAX_NONCES]
+        return nonces[-1], memory.last_request
+
+    def seed_for(self, nonce: bytes) -> bytes:
+        """Return the KEM seed that opens the Welcome with `nonce`; raises `RefusedError` if none was asked for."""
+        memory = self._memory
+        if nonce in memory.join_nonces:
+            return memory.join_seed
+        if nonce in memory.sync_nonces:
+            return memory.kem_seed
+        raise RefusedError(Reason.WRONG_NONCE, "nonce")
+
+    def welcomed(self, nonce: bytes) -> None:
+        """Note that the request with `nonce` was granted.
+
+        Join nonces stay: the server seals an unasked-for Welcome, after it renewed the leaf, under the last of them.
+        """
+        memory = self._memory
+        if nonce in memory.join_nonces:
+            memory.kem_seed = memory.join_seed
+        memory.sync_nonces.clear()
+
+    def refused(self, nonce: bytes) -> None:
+        """Note that the request with `nonce` was refused; raises `RefusedError` if there was none."""
+        for nonces in (self._memory.join_nonces, self._memory.sync_nonces):
+            if nonce in nonces:
+                nonces.remove(nonce)
+                return
+        raise RefusedError(Reason.WRONG_NONCE, "nonce")
+
+    def forget(self) -> None:
+        """Expect no answers any longer."""
+        memory = self._memory
+        memory.join_seed = memory.kem_seed = b""
+        memory.join_nonces.clear()
+        memory.sync_nonces.clear()
