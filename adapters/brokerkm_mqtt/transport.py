@@ -21,6 +21,7 @@ from brokerkm_mqtt.backoff import Backoff
 from brokerkm_mqtt.engine import VersionRefusedError
 from brokerkm_mqtt.inbox import Inbox
 from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, Parcel, dial
+from brokerkm_mqtt.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -46,7 +47,7 @@ class MqttTransport:
             check_topic(options.will.topic)
         self._options = dataclasses.replace(options, client_id=options.client_id or f"bkm-{secrets.token_hex(8)}")
         self._versions = self._address.versions
-        self._filters: dict[str, None] = {}
+        self._subscriptions = Subscriptions()
         self._outbox: deque[Parcel] = deque()
         self._inbox = Inbox(options.queue_size)
         self._link: Link | None = None
@@ -136,8 +137,13 @@ class MqttTransport:
             TransportError: the broker refused a filter, or did not answer in time.
         """
         wanted = list(dict.fromkeys(check_filter(pattern) for pattern in filters))
-        refused = dict(await self._ask(lambda link: link.subscribe(wanted)))
-        self._filters.update(dict.fromkeys(pattern for pattern in wanted if pattern not in refused))
+        new = self._subscriptions.add(wanted)  # before the answer: retained messages may arrive first
+        try:
+            refused = dict(await self._ask(lambda link: link.subscribe(wanted)))
+        except BaseException:
+            self._subscriptions.remove(new)
+            raise
+        self._subscriptions.remove(refused)
         if refused:
             (pattern, reason), *_ = refused.items()
             message = (
@@ -149,8 +155,7 @@ class MqttTransport:
     async def unsubscribe(self, filters: Collection[str]) -> None:
         """Receive it no longer; a filter that was not subscribed is not an error."""
         unwanted = list(dict.fromkeys(check_filter(pattern) for pattern in filters))
-        for pattern in unwanted:
-            self._filters.pop(pattern, None)
+        self._subscriptions.remove(unwanted)
         await self._ask(lambda link: link.unsubscribe(unwanted))
 
     async def incoming(self) -> AsyncIterator[Incoming]:
@@ -167,8 +172,13 @@ class MqttTransport:
         return self._inbox.has_room(urgent=urgent)
 
     def received(self, delivery: Delivery) -> bool:
-        """Queue a delivery; return whether the broker may send another in its place."""
-        self._inbox.put(delivery)
+        """Queue a delivery; return whether the broker may send another in its place.
+
+        What matches no filter is passed over, unless an earlier session may have subscribed it: amqtt 0.12 greets
+        every client with the retained messages that others have subscribed.
+        """
+        if not self._options.clean_start or self._subscriptions.take_in(delivery.topic):
+            self._inbox.put(delivery)
         return not self._inbox.is_half_full()
 
     def writable(self) -> None:
@@ -228,7 +238,7 @@ class MqttTransport:
         self.writable()
 
     async def _subscribe_again(self, link: Link) -> None:
-        refused = await link.subscribe(list(self._filters))
+        refused = await link.subscribe(self._subscriptions.all())
         if refused:
             message = f"the broker no longer grants {refused[0][0]!r}: {refused[0][1]}"
             raise TransportError(message)
