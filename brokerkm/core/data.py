@@ -121,8 +121,11 @@ def data_context(group: str, topic: str) -> bytes:
     return labelled(LABEL, group, topic)
 
 
-def check_data_topic(topic: str) -> None:
-    """Raise `UsageError` unless an application may publish on `topic`."""
+def check_data_topic(topic: str, reserved: str) -> None:
+    """Raise `UsageError` unless an application may publish on `topic`, which is not one of the protocol's own."""
+    if topic.startswith(reserved):
+        message = f"{topic[:80]!r} belongs to the key server: applications publish outside {reserved}"
+        raise UsageError(message)
     if not topic or len(topic.encode()) > 65535 or any(character in topic for character in "+#\0"):  # noqa: PLR2004 - MQTT 4.7
         message = f"{topic[:80]!r} is not a topic to publish on: 1 to 65535 bytes without + # and NUL"
         raise UsageError(message)
@@ -135,11 +138,24 @@ class Sealer:
         group: group id.
         sender: the member's id.
         salt: 8 bytes drawn at this start.
+        reserved: what the protocol's own topics begin with.
     """
 
-    __slots__ = ("_contexts", "_counter", "_group", "_head", "_key", "_salt", "_sender", "certificate", "identity")
+    __slots__ = (
+        "_contexts",
+        "_counter",
+        "_group",
+        "_head",
+        "_key",
+        "_reserved",
+        "_salt",
+        "_sender",
+        "certificate",
+        "identity",
+    )
 
-    def __init__(self, group: str, sender: str, salt: bytes) -> None:
+    def __init__(self, group: str, sender: str, salt: bytes, reserved: str) -> None:
+        self._reserved: Final = reserved
         self._group: Final = group
         self._sender: Final = sender
         self._salt: Final = salt
@@ -160,7 +176,7 @@ class Sealer:
         """Return the Data message for `topic`; `use` must have been called."""
         context = self._contexts.get(topic)
         if context is None:
-            check_data_topic(topic)
+            check_data_topic(topic, self._reserved)
             if len(self._contexts) >= MAX_TOPICS:
                 self._contexts.clear()
             context = self._contexts[topic] = data_context(self._group, topic)

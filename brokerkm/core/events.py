@@ -83,13 +83,12 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """An application message, opened and not a replay."""
+    """An application message, opened and not a replay; `birth` is the epoch in which its key was drawn."""
 
     topic: str
     sender: str
     payload: bytes = field(repr=False)
-    epoch: int
-    signed: bool
+    birth: int
 
 
 @dataclass(frozen=True, slots=True)

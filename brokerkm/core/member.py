@@ -61,7 +61,9 @@ class Member:
         self._server_key: Final = load_verify_key(profile.server_key, "server_key")
         self._identity: Final = load_signing_key(memory.identity_seed)
         self._requester: Final = Requester(memory, self._identity, random)
-        self._traffic: Final = Traffic(profile.group, profile.member, self._server_key, random(SALT_SIZE))
+        self._reserved: Final = profile.prefix + "/"
+        names = (profile.group, profile.member)
+        self._traffic: Final = Traffic(*names, self._server_key, random(SALT_SIZE), self._reserved)
         self._beacon: Beacon | None = None
         self._pending: dict[tuple[int, int], Rekey] = {}  # Rekeys that need one which has not come yet
         self._left_out = False  # a Rekey of this member's bucket had no entry for it
@@ -196,7 +198,7 @@ class Member:
         Raises:
             RefusedError: it is malformed, forged, replayed or not for this member; nothing has changed.
         """
-        if not self._topics.owns(topic):
+        if not topic.startswith(self._reserved):
             return self._traffic.receive(topic, payload, now) if self._memory.path else []
         own = self.profile.member
         events: list[Event] = []

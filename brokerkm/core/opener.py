@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from cryptography.exceptions import InvalidTag
+from msgpack import unpackb
+
 from brokerkm.core.crypto import check_signature, load_verify_key
-from brokerkm.core.data import MAX_TOPICS, Data, data_context, sender_key
+from brokerkm.core.data import MAX_TOPICS, Data, Header, data_context, encode_header, sender_key
+from brokerkm.core.events import MessageReceived
+from brokerkm.core.wire import binary_size, pack
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -24,7 +31,7 @@ _WINDOW_MASK: Final = (1 << WINDOW) - 1
 
 
 class Window:
-    """Which of one sender's counters were seen: the newest, and a bit for each of the 1,024 before it."""
+    """Which of one sender's counters were seen: the newest, and a bit for each of the 1,024 up to it."""
 
     __slots__ = ("mask", "top")
 
@@ -32,30 +39,28 @@ class Window:
         self.top = top
         self.mask = mask  # bit n: counter top - n was seen
 
-    def seen(self, counter: int) -> bool:
-        """Return whether `counter` was seen, or is too old to tell."""
-        behind = self.top - counter
-        return behind >= 0 and (behind >= WINDOW or bool(self.mask >> behind & 1))
-
-    def mark(self, counter: int) -> None:
-        """Remember `counter`, which has not been seen."""
+    def take(self, counter: int) -> bool:
+        """Remember `counter`; return False if it was seen before, or is too old to tell."""
         ahead = counter - self.top
         if ahead > 0:
-            self.mask = (self.mask << ahead & _WINDOW_MASK | 1) if ahead < WINDOW else 1
+            self.mask = (self.mask << ahead | 1) & _WINDOW_MASK if ahead < WINDOW else 1
             self.top = counter
-        else:
-            self.mask |= 1 << -ahead
+            return True
+        if ahead <= -WINDOW or self.mask >> -ahead & 1:
+            return False
+        self.mask |= 1 << -ahead
+        return True
 
 
-class _TrafficKey:
-    """One accepted TEK, the ciphers of its senders, and when it stops being accepted (None: it is current)."""
+class _Source:
+    """One sender between two of its starts, under one TEK: its cipher, and how its plain messages begin."""
 
-    __slots__ = ("ciphers", "expiry", "tek")
+    __slots__ = ("cipher", "head", "window")
 
-    def __init__(self, tek: bytes, expiry: float | None) -> None:
-        self.tek: Final = tek
-        self.ciphers: Final[dict[tuple[str, bytes], AESGCM]] = {}
-        self.expiry = expiry
+    def __init__(self, cipher: AESGCM, head: bytes, window: Window) -> None:
+        self.cipher: Final = cipher
+        self.head: Final = head  # of the encoded message, up to the counter
+        self.window: Final = window
 
 
 class Opener:
@@ -66,87 +71,123 @@ class Opener:
         server_key: checks sender certificates.
     """
 
-    __slots__ = ("_contexts", "_group", "_identities", "_keys", "_server_key", "windows")
+    __slots__ = ("_contexts", "_expiries", "_group", "_identities", "_server_key", "_sources", "_teks", "windows")
 
     def __init__(self, group: str, server_key: Ed25519PublicKey) -> None:
         self._group: Final = group
         self._server_key: Final = server_key
-        self._keys: Final[dict[tuple[int, int], _TrafficKey]] = {}
+        self._teks: Final[dict[tuple[int, int], bytes]] = {}
+        self._expiries: Final[dict[tuple[int, int], float]] = {}  # of TEKs that are not current
+        self._sources: dict[tuple[int, int, str, bytes], _Source] = {}
         self._contexts: Final[dict[str, bytes]] = {}
         self._identities: Final[dict[tuple[str, bytes, bytes], Ed25519PublicKey]] = {}
         self.windows: OrderedDict[tuple[str, bytes], Window] = OrderedDict()
 
     def __contains__(self, version: tuple[int, int]) -> bool:
-        return version in self._keys
+        return version in self._teks
 
     def accept(self, version: tuple[int, int], tek: bytes, expiry: float | None = None) -> None:
         """Accept Data under `tek`, of root (birth, step) `version`, until `expiry` or for good."""
-        known = self._keys.get(version)
-        if known is None:
-            self._keys[version] = _TrafficKey(tek, expiry)
-        else:
-            known.expiry = expiry
+        self._teks[version] = tek
+        self._expiries.pop(version, None)
+        if expiry is not None:
+            self._expiries[version] = expiry
 
-    def reject(self, version: tuple[int, int]) -> None:
-        """Accept nothing under the TEK of `version` any longer."""
-        del self._keys[version]
+    def reject(self, versions: Collection[tuple[int, int]]) -> None:
+        """Accept nothing under the TEKs of `versions` any longer."""
+        for version in versions:
+            del self._teks[version]
+            self._expiries.pop(version, None)
+        self._sources = {key: source for key, source in self._sources.items() if key[:2] not in versions}
 
     def retire_all(self, expiry: float) -> None:
         """Accept what is current until `expiry` only."""
-        for key in self._keys.values():
-            if key.expiry is None:
-                key.expiry = expiry
+        for version in self._teks:
+            self._expiries.setdefault(version, expiry)
 
     def expire(self, now: float) -> None:
         """Forget the keys whose time is over."""
-        for version in [version for version, key in self._keys.items() if key.expiry is not None and key.expiry <= now]:
-            del self._keys[version]
+        over = {version for version, expiry in self._expiries.items() if expiry <= now}
+        if over:
+            self.reject(over)
 
     def clear(self) -> None:
         """Forget all keys."""
-        self._keys.clear()
+        self.reject(set(self._teks))
 
     @property
     def accepted(self) -> list[tuple[int, int, bytes, float | None]]:
         """What is accepted: (birth, step, TEK, expiry); secret."""
-        return [(*version, key.tek, key.expiry) for version, key in self._keys.items()]
+        return [(*version, tek, self._expiries.get(version)) for version, tek in self._teks.items()]
 
     @property
     def next_expiry(self) -> float | None:
         """When the next key is to be forgotten."""
-        return min((key.expiry for key in self._keys.values() if key.expiry is not None), default=None)
+        return min(self._expiries.values(), default=None)
 
-    def open(self, data: Data, topic: str, now: float, *, signed: bool) -> bytes:
-        """Return the plaintext of a message whose TEK is accepted, and remember its counter.
+    def open_plain(self, topic: str, payload: bytes) -> MessageReceived | None:
+        """Open a message without signature from a sender that is known: the receiver's hot path.
+
+        Returns:
+            The message, or None if it is anything else, malformed or not: `Data.decode` is thorough.
+
+        Raises:
+            RefusedError: bad-seal or replay.
+        """
+        try:
+            _, _, birth, step, sender, salt, counter, ciphertext = unpackb(payload)
+            source = self._sources[birth, step, sender, salt]
+            size = len(ciphertext)
+        except (ValueError, TypeError, KeyError):  # msgpack's own errors are ValueErrors
+            return None
+        context = self._contexts.get(topic)
+        if context is None or type(counter) is not int or counter < 0 or type(ciphertext) is not bytes:
+            return None
+        header = source.head + pack(counter)
+        if not payload.startswith(header) or len(payload) != len(header) + binary_size(size):
+            return None
+        try:
+            plaintext = source.cipher.decrypt(counter.to_bytes(12, "big"), ciphertext, context + header)
+        except InvalidTag:
+            raise RefusedError(Reason.BAD_SEAL, "ciphertext") from None
+        if not source.window.take(counter):
+            raise RefusedError(Reason.REPLAY, "counter")
+        return MessageReceived(topic, sender, plaintext, birth)
+
+    def open(self, data: Data, topic: str, now: float, *, signed: bool) -> MessageReceived:
+        """Open a message whose TEK is accepted, and remember its sender and counter.
 
         Raises:
             RefusedError: replay, bad-seal, not-signed, bad-signature or wrong-time; nothing is remembered then.
         """
         header = data.header
-        source = (header.sender, header.salt)
-        window = self.windows.get(source)
-        if window is not None and window.seen(header.counter):
-            raise RefusedError(Reason.REPLAY, "counter")
-        key = self._keys[header.birth, header.step]
-        cipher = key.ciphers.get(source) or sender_key(key.tek, *source)
-        context = self._contexts.get(topic)
-        if context is None:
-            if len(self._contexts) >= MAX_TOPICS:
-                self._contexts.clear()
-            context = self._contexts[topic] = data_context(self._group, topic)
+        key, name = header[:4], (header.sender, header.salt)
+        source, window = self._sources.get(key), self.windows.get(name)
+        cipher = source.cipher if source else sender_key(self._teks[header.birth, header.step], *name)
+        context = self._contexts.get(topic) or data_context(self._group, topic)
         plaintext = data.open(cipher, context)
         if signed:
             self._check_source(data, context, now)
         if window is None:
-            key.ciphers[source] = cipher
-            window = self.windows[source] = Window()
-            if len(self.windows) > MAX_SENDERS:
-                self._forget(next(iter(self.windows)))
-        elif source not in key.ciphers:
-            key.ciphers[source] = cipher
-            self.windows.move_to_end(source)
-        window.mark(header.counter)
-        return plaintext
+            window = self._new_window(name)
+        if not window.take(header.counter):
+            raise RefusedError(Reason.REPLAY, "counter")
+        if source is None:
+            head = encode_header(Header(*key, 0), signed=False)[:-1]  # all but the counter
+            self._sources[key] = _Source(cipher, head, window)
+            self.windows.move_to_end(name)
+        if len(self._contexts) >= MAX_TOPICS:
+            self._contexts.clear()
+        self._contexts[topic] = context
+        return MessageReceived(topic, header.sender, plaintext, header.birth)
+
+    def _new_window(self, name: tuple[str, bytes]) -> Window:
+        """Return a window for a sender not seen before; the one that was new longest ago makes room."""
+        if len(self.windows) >= MAX_SENDERS:
+            oldest, _ = self.windows.popitem(last=False)
+            self._sources = {key: source for key, source in self._sources.items() if key[2:] != oldest}
+        window = self.windows[name] = Window()
+        return window
 
     def _check_source(self, data: Data, context: bytes, now: float) -> None:
         """Check the sender's own signature; its certificate was verified before if it is known."""
@@ -161,8 +202,3 @@ class Opener:
                 self._identities.clear()
             identity = self._identities[known] = load_verify_key(certificate.identity, "certificate.identity")
         check_signature(identity, data.signature, context + data.signed_part)
-
-    def _forget(self, source: tuple[str, bytes]) -> None:
-        del self.windows[source]
-        for key in self._keys.values():
-            key.ciphers.pop(source, None)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.core.crypto import ratchet
 from brokerkm.core.data import Data, Sealer, traffic_key
-from brokerkm.core.events import Dropped, MessageReceived
+from brokerkm.core.events import Dropped
 from brokerkm.core.opener import Opener
+from brokerkm.core.policy import Policy
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-    from brokerkm.core.events import Event
-    from brokerkm.core.policy import Policy
+    from brokerkm.core.events import Event, MessageReceived
     from brokerkm.core.welcome import Certificate
 
 MAX_AHEAD: Final = 1024  # steps that a receiver ratchets a copy of its root; protocol.md section 5
@@ -46,17 +46,19 @@ class Traffic:
         member: member id.
         server_key: checks sender certificates.
         salt: 8 bytes drawn at this start.
+        reserved: what the protocol's own topics begin with.
     """
 
-    def __init__(self, group: str, member: str, server_key: Ed25519PublicKey, salt: bytes) -> None:
+    def __init__(self, group: str, member: str, server_key: Ed25519PublicKey, salt: bytes, reserved: str) -> None:
         self._group: Final = group
-        self._sealer: Final = Sealer(group, member, salt)
+        self._sealer: Final = Sealer(group, member, salt, reserved)
         self.opener: Final = Opener(group, server_key)
         self._root = NodeKey(b"", 0, 0)
         self._ahead: list[bytes] = []  # root keys of the steps after the root's, as far as they were needed
         self._held: deque[_Held] = deque()
         self._held_size = 0
-        self._policy: Policy | None = None
+        self._policy: Policy = Policy()
+        self.seal: Final = self._sealer.seal
 
     def adopt(self, policy: Policy, identity: Ed25519PrivateKey, certificate: Certificate | None) -> None:
         """Follow a Welcome: its policy, and the certificate to sign with."""
@@ -68,8 +70,7 @@ class Traffic:
         """Send under `root` from now on, accept older keys for the policy's grace, and open what has waited for it."""
         version = (root.birth, root.step)
         tek = traffic_key(self._group, root)
-        grace = self._policy.grace if self._policy else 0
-        self.opener.retire_all(now + grace)
+        self.opener.retire_all(now + self._policy.grace)
         self.opener.accept(version, tek)
         self._sealer.use(tek, *version)
         self._root = root
@@ -84,26 +85,21 @@ class Traffic:
         self._ahead.clear()
         self._root = NodeKey(b"", 0, 0)
 
-    def seal(self, topic: str, plaintext: bytes) -> bytes:
-        """Return the Data message for `topic` under the current key."""
-        return self._sealer.seal(topic, plaintext)
-
     def receive(self, topic: str, payload: bytes, now: float) -> list[Event]:
         """Open one Data message, or keep it until its key arrives; raises `RefusedError`."""
+        if not self._policy.source_authentication:
+            message = self.opener.open_plain(topic, payload)
+            if message is not None:
+                return [message]
         data = Data.decode(payload)
         header = data.header
         if (header.birth, header.step) not in self.opener:
             if header.birth > self._root.birth:
-                return self._hold(_Held(now + (self._policy.hold if self._policy else 0), header.birth, topic, payload))
+                return self._hold(_Held(now + self._policy.hold, header.birth, topic, payload))
             if header.birth < self._root.birth or header.step < self._root.step:
                 raise RefusedError(Reason.OLD, "birth")
             return [self._open_ahead(data, topic, now)]
-        return [self._open(data, topic, now)]
-
-    def _open(self, data: Data, topic: str, now: float) -> MessageReceived:
-        signed = self._policy is not None and self._policy.source_authentication
-        plaintext = self.opener.open(data, topic, now, signed=signed)
-        return MessageReceived(topic, data.header.sender, plaintext, data.header.birth, signed)
+        return [self.opener.open(data, topic, now, signed=self._policy.source_authentication)]
 
     def _open_ahead(self, data: Data, topic: str, now: float) -> MessageReceived:
         """Open a message of a later step of the root; a copy is kept of what is derived, so that it is derived once."""
@@ -114,11 +110,11 @@ class Traffic:
             self._ahead.append(ratchet(self._ahead[-1] if self._ahead else self._root.key))
         version = (data.header.birth, data.header.step)
         tek = traffic_key(self._group, NodeKey(self._ahead[distance - 1], *version))
-        self.opener.accept(version, tek, now + (self._policy.grace if self._policy else 0))
+        self.opener.accept(version, tek, now + self._policy.grace)
         try:
-            return self._open(data, topic, now)
+            return self.opener.open(data, topic, now, signed=self._policy.source_authentication)
         except RefusedError:
-            self.opener.reject(version)
+            self.opener.reject({version})
             raise
 
     def _hold(self, held: _Held) -> list[Event]:
