@@ -18,7 +18,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.welcome import Certificate, NodeKey
 from brokerkm.core.wire import NONCE_SIZE, array, binary, check_canonical, identifier, pack, text, uint, unpack_array
-from brokerkm.errors import Reason, RefusedError
+from brokerkm.errors import Reason, RefusedError, UsageError
 
 FORMAT: Final = 1
 _MAGIC: Final = "brokerkm member"
@@ -160,7 +160,10 @@ def _profile(value: object) -> Profile:
         Suite(uint(suite, "state.suite", len(Suite), 1)),
         text(prefix, "state.prefix"),
     )
-    Topics(profile.group, profile.prefix)  # refuses a prefix that cannot be
+    try:
+        Topics(profile.group, profile.prefix)
+    except UsageError:
+        raise RefusedError(Reason.OUT_OF_RANGE, "state.prefix") from None
     return profile
 
 

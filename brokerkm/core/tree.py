@@ -64,7 +64,8 @@ class KeyTree:
             raise UsageError(message)
         self.degree: Final = degree
         self.height = 1
-        self.levels: Final = [Level(), Level()]
+        self.levels: Final[list[Level]] = []
+        self.extend(1, 1)
         self.used = 0  # slots at and above this one were never used
         self.free: list[int] = []  # slots below `used` without a member: a heap
 
@@ -142,11 +143,15 @@ class KeyTree:
             StoreError: a page cannot be one of this tree.
         """
         tree = cls(degree)
+        if not 1 <= height <= MAX_LEVEL:
+            message = f"a tree of height {height} cannot be: 1 to {MAX_LEVEL}"
+            raise StoreError(message)
         tree.height = height
         tree.extend(height, 1)
         for level, number, page in pages:
             size = PAGE_NODES * number + len(page) // RECORD_SIZE
-            if not 0 <= level <= height or len(page) % RECORD_SIZE or size > max(degree ** (height - level), 1):
+            fits = 0 <= level <= height and number >= 0 and size <= min(degree ** (height - level), MAX_SLOTS)
+            if not fits or len(page) % RECORD_SIZE:
                 message = f"stored page {number} of level {level} does not fit a tree of height {height}"
                 raise StoreError(message)
             nodes = tree.levels[level]
