@@ -25,7 +25,7 @@ from brokerkm.transport import Connected, Disconnected, Role
 from brokerkm_zmq import rules, settings, wire
 from brokerkm_zmq.hub import Hub
 from brokerkm_zmq.member import Member
-from brokerkm_zmq.submitter import WINDOW
+from brokerkm_zmq.submitter import WINDOW, Message
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -153,7 +153,7 @@ class Forwarder:
     async def _relay(self, submission: wire.Submission, reply: Reply) -> None:
         error: str | None = None
         try:
-            await self._member.submit(submission.op, submission.topic, submission.payload, submission.audience)
+            await self._member.submit(Message(submission.op, submission.topic, submission.payload, submission.audience))
         except TransportError as refused:
             error = str(refused)
         finally:

@@ -117,7 +117,7 @@ class Hub:
     async def _end_context(self) -> None:
         if self._gatekeeper is not None:
             await self._gatekeeper.close()
-        await asyncio.to_thread(self._context.term)  # waits for what lingers
+        await sockets.end(self._context)
 
     def set_members(self, members: Mapping[str, str]) -> None:
         """Replace the list of keys (Z85 public key to member id), from the next connection or message on."""

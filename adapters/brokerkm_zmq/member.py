@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.errors import TransportError
 from brokerkm.transport import Connected, Disconnected
 from brokerkm_zmq import sockets, wire
-from brokerkm_zmq.submitter import Submitter
+from brokerkm_zmq.submitter import Message, Submitter
 from brokerkm_zmq.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from brokerkm.transport import Outgoing
     from brokerkm_zmq.settings import Settings
     from brokerkm_zmq.subscriber import Received
 
@@ -55,7 +54,7 @@ class Member:
         self._context = sockets.context()
         self._submitter = Submitter(self._context, self._settings, self._changed)
         try:
-            answer = await self._submitter.submit(wire.Submit.HELLO, "", b"")
+            answer = await self._submitter.submit(Message(wire.Submit.HELLO, "", b""))
             self.max_payload = min(wire.read_number(answer[:8]), MAX_LARGEST)
             self._subscriber = Subscriber(
                 self._context,
@@ -85,7 +84,7 @@ class Member:
         if self._subscriber is not None:
             await self._subscriber.close()
         await self._submitter.close(sockets.LINGER)
-        await asyncio.to_thread(self._context.term)  # waits for what lingers
+        await sockets.end(self._context)
 
     def _changed(self, up: bool) -> None:  # noqa: FBT001 - the callback's one meaning
         if not up:
@@ -119,30 +118,13 @@ class Member:
             raise TransportError(message)
         return self._subscriber
 
-    async def submit(self, op: wire.Submit, topic: str, payload: bytes, audience: str | None = None) -> None:
+    async def submit(self, message: Message) -> None:
         """Have the hub take one message; raises `TransportError` if it does not."""
-        await self._submitter.submit(op, topic, payload, audience)
+        await self._submitter.submit(message)
 
-    async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
+    async def submit_all(self, messages: Sequence[Message]) -> None:
         """Have the hub take all; raises `TransportError` if it does not take one of them."""
-        answers: list[asyncio.Future[bytes]] = []
-        try:
-            for message in messages:
-                op = wire.Submit.RETAIN if message.retain else wire.Submit.PUBLISH
-                async with asyncio.timeout(self._settings.timeout):
-                    answers.append(await self._submitter.start(op, message.topic, message.payload, message.audience))
-            async with asyncio.timeout(self._settings.timeout):
-                outcomes = await asyncio.gather(*answers, return_exceptions=True)
-        except TimeoutError:
-            message_text = f"the hub did not answer within {self._settings.timeout:g} s"
-            raise TransportError(message_text) from None
-        finally:
-            for answer in answers:
-                if not answer.cancel() and not answer.cancelled():
-                    answer.exception()  # looked at, or asyncio complains
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await self._submitter.submit_all(messages)
 
     async def subscribe(self, filters: Collection[str]) -> None:
         """Subscribe; raises `TransportError` if the hub refuses."""

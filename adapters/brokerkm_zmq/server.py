@@ -9,15 +9,16 @@ from brokerkm import topics
 from brokerkm.errors import TransportError
 from brokerkm.transport import Connected, Delivery
 from brokerkm_zmq import rules, wire
-from brokerkm_zmq.hub import Hub
+from brokerkm_zmq.hub import BURST, Hub
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from brokerkm.transport import Incoming, Outgoing
+    from brokerkm.transport import Incoming
     from brokerkm_zmq.hub import Authorize, Reply
     from brokerkm_zmq.inbox import Inbox
     from brokerkm_zmq.settings import Settings
+    from brokerkm_zmq.submitter import Message
 
 
 class Server:
@@ -34,6 +35,7 @@ class Server:
         self._inbox = inbox
         self._filters: set[str] = set()
         self._replays: set[asyncio.Task[None]] = set()
+        self._order = asyncio.Lock()  # what is published first goes out first, whoever waits
         self.hub = Hub(settings, self._accept, authorize)
         self.max_payload = settings.max_payload
 
@@ -51,46 +53,47 @@ class Server:
         await self.hub.close()
 
     async def _accept(self, submission: wire.Submission, reply: Reply) -> None:
-        retain = submission.op is wire.Submit.RETAIN
-        local = submission.op is wire.Submit.REQUEST or rules.is_below(self._settings.prefix, submission.topic)
-        error: str | None = None
-        if not local:
+        topic, payload = submission.topic, submission.payload
+        if submission.op is not wire.Submit.REQUEST and not rules.is_below(self._settings.prefix, topic):
             try:
-                await self._publish(submission.topic, submission.audience, submission.payload, retain=retain)
-            except TransportError as refused:
-                error = str(refused)
-        elif self._wants(submission.topic):
-            await self._inbox.put(Delivery(submission.topic, submission.payload))
-        reply(error)
+                retain = submission.op is wire.Submit.RETAIN
+                await self.hub.publish(topic, submission.audience, payload, retain=retain)
+            except TransportError as error:
+                reply(str(error))
+                return
+        if self._wants(topic):
+            await self._inbox.put(Delivery(topic, payload))
+        reply(None)
 
     def _wants(self, topic: str) -> bool:
         return topic in self._filters or any(topics.matches(pattern, topic) for pattern in self._filters)
 
-    async def _publish(self, topic: str, audience: str | None, payload: bytes, *, retain: bool) -> None:
-        await self.hub.publish(topic, audience, payload, retain=retain)
-        if self._filters and self._wants(topic):
-            await self._inbox.put(Delivery(topic, payload))
+    async def submit(self, message: Message) -> None:
+        """Publish, or hand the server its own request; raises `TransportError` if nobody takes it."""
+        async with self._order:
+            await self._take(message)
 
-    async def submit(self, op: wire.Submit, topic: str, payload: bytes, audience: str | None = None) -> None:
-        """Publish, or hand the server its own request."""
+    async def submit_all(self, messages: Sequence[Message]) -> None:
+        """Publish all; raises `TransportError` at the first that is not accepted."""
+        async with self._order:
+            for count, message in enumerate(messages):
+                await self._take(message)
+                if count % BURST == 0:
+                    await asyncio.sleep(0)  # nothing above need have waited: others have their turn
+
+    async def _take(self, message: Message) -> None:
+        if message.op is not wire.Submit.REQUEST:
+            retain = message.op is wire.Submit.RETAIN
+            await self.hub.publish(message.topic, message.audience, message.payload, retain=retain)
+        delivery = Delivery(message.topic, message.payload)
+        if not self._wants(message.topic) or self._inbox.try_put(delivery):
+            return
         try:
             async with asyncio.timeout(self._settings.timeout):
-                if op is wire.Submit.REQUEST:
-                    if self._wants(topic):
-                        await self._inbox.put(Delivery(topic, payload))
-                else:
-                    await self._publish(topic, audience, payload, retain=op is wire.Submit.RETAIN)
+                await self._inbox.put(delivery)
         except TimeoutError:
-            message = f"{topic}: nobody takes what arrives here, for {self._settings.timeout:g} s"
-            raise TransportError(message) from None
-
-    async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
-        """Publish all; raises `TransportError` at the first that is not accepted."""
-        publish = self._publish
-        for count, message in enumerate(messages):
-            await publish(message.topic, message.audience, message.payload, retain=message.retain)
-            if count % 100 == 0:
-                await asyncio.sleep(0)  # nothing above need have waited: others have their turn
+            text = f"{message.topic}: nobody takes what arrives here, for {self._settings.timeout:g} s"
+            raise TransportError(text) from None
 
     async def subscribe(self, filters: Collection[str]) -> None:
         """Receive what matches; last values follow as the caller takes them."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Final
 
 import zmq
@@ -27,6 +30,25 @@ def context() -> Context:
     made: Context = zmq.Context(io_threads=1)
     made.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
     return made
+
+
+async def end(owner: Context) -> None:
+    """End a context whose sockets are closed; takes as long as they linger.
+
+    In a thread of its own, because `asyncio.to_thread` would leave one behind.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def work() -> None:
+        owner.term()
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile; nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    thread = threading.Thread(target=work, name="zmq ends")
+    thread.start()
+    await ended.wait()
+    thread.join()
 
 
 def make(owner: Context, kind: zmq.SocketType, settings: Settings, *, largest: int) -> Socket:

@@ -17,6 +17,7 @@ from brokerkm_zmq import settings, wire
 from brokerkm_zmq.inbox import Inbox
 from brokerkm_zmq.member import Member
 from brokerkm_zmq.server import Server
+from brokerkm_zmq.submitter import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -97,7 +98,7 @@ class ZmqTransport:
             raise TransportError(message)
         return self._end
 
-    def _check(self, topic: str, payload: bytes, audience: str | None = None) -> None:
+    def _message(self, op: wire.Submit, topic: str, payload: bytes, audience: str | None = None) -> Message:
         wire.check_size(topics.check_topic(topic))
         if len(payload) > self.max_payload:
             message = f"{topic}: payload of {len(payload)} bytes, the hub takes {self.max_payload}"
@@ -105,26 +106,23 @@ class ZmqTransport:
         if audience is not None and not wire.MEMBER_ID.fullmatch(audience):
             message = f"audience {audience!r} is no member id (letters, digits, . _ -, at most 64)"
             raise UsageError(message)
+        return Message(op, topic, payload, audience)
+
+    def _outgoing(self, message: Outgoing) -> Message:
+        op = wire.Submit.RETAIN if message.retain else wire.Submit.PUBLISH
+        return self._message(op, message.topic, message.payload, message.audience)
 
     async def publish(self, message: Outgoing) -> None:
         """Return when the hub has accepted it."""
-        end = self._open_end()
-        self._check(message.topic, message.payload, message.audience)
-        op = wire.Submit.RETAIN if message.retain else wire.Submit.PUBLISH
-        await end.submit(op, message.topic, message.payload, message.audience)
+        await self._open_end().submit(self._outgoing(message))
 
     async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
         """Return when the hub has accepted all."""
-        end = self._open_end()
-        for message in messages:
-            self._check(message.topic, message.payload, message.audience)
-        await end.publish_batch(messages)
+        await self._open_end().submit_all([self._outgoing(message) for message in messages])
 
     async def request(self, topic: str, payload: bytes) -> None:
         """Send a request to the server."""
-        end = self._open_end()
-        self._check(topic, payload)
-        await end.submit(wire.Submit.REQUEST, topic, payload)
+        await self._open_end().submit(self._message(wire.Submit.REQUEST, topic, payload))
 
     async def subscribe(self, filters: Collection[str]) -> None:
         """Receive what matches from now on, and the last values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pathlib
 import random
 import socket
 import tempfile
@@ -35,6 +36,11 @@ def ipc_url() -> Iterator[str]:
     """Give a URL in a directory of its own; pytest's paths are too long for a socket."""
     with tempfile.TemporaryDirectory(prefix="bkm") as directory:
         yield f"zmq+ipc://{directory}/hub"
+
+
+def possessions() -> tuple[int, int]:
+    """Count this process's tasks and open files."""
+    return len(asyncio.all_tasks()), len(list(pathlib.Path("/proc/self/fd").iterdir()))
 
 
 class Watched:
