@@ -37,3 +37,10 @@ def amqtt() -> Iterator[mqtt.MqttBroker]:
     """Python's own broker, amqtt."""
     with mqtt.amqtt() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def guarded_mosquitto() -> Iterator[mqtt.MqttBroker]:
+    """Mosquitto exactly as `deploy/` ships it; the users keyserver, alice and bob have their names as passwords."""
+    with mqtt.guarded_mosquitto({user: user for user in ("keyserver", "alice", "bob")}) as broker:
+        yield broker

@@ -41,10 +41,14 @@ def parse(url: str, options: Options) -> Address:
     """
     parts = urllib.parse.urlsplit(url)
     try:
-        port = parts.port or _PORTS[parts.scheme]
-    except (ValueError, KeyError):
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port is None:
+        port = _PORTS[parts.scheme]
+    if not port:
         message = "write mqtt://HOST:PORT or mqtts://HOST:PORT, with a port of 1 to 65535"
-        raise UsageError(message) from None
+        raise UsageError(message)
     if not parts.hostname or parts.path.strip("/") or parts.fragment:
         message = "an MQTT URL has a host and no path: mqtt://HOST:PORT"
         raise UsageError(message)

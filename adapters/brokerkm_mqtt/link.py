@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -389,11 +390,19 @@ async def dial(address: Address, options: Options, version: MQTTProtocolVersion,
     loop = asyncio.get_running_loop()
     try:
         await loop.create_connection(lambda: link, address.host, address.port, ssl=address.tls)
+    except ssl.SSLCertVerificationError as error:
+        message = f"the broker at {address} has a certificate that is not trusted: {error}; its authority is ca_file's?"
+        raise TransportError(message) from error
     except OSError as error:
         message = f"cannot reach the broker at {address}: {error}"
         raise TransportError(message) from error
     try:
         await link.established
+    except HungUpError as error:
+        message = f"the broker at {address} closed the connection without a word ({error})"
+        if address.tls is not None and not options.cert_file:
+            message += "; perhaps it wants a client certificate: give cert_file and key_file"
+        raise HungUpError(message) from error
     except BaseException:
         link.abort("not established")
         raise

@@ -38,22 +38,27 @@ class MqttBroker:
 
 
 @contextlib.contextmanager
-def mosquitto(configuration: str, port: int) -> Iterator[MqttBroker]:
-    """Run Mosquitto with this configuration; relative paths in it are of `Process`'s directory."""
+def mosquitto(configuration: str, port: int, files: Mapping[str, str] | None = None) -> Iterator[MqttBroker]:
+    """Run Mosquitto with this configuration, and files beside it that it names by relative paths."""
     program = require("mosquitto", "mosquitto")
     with _directory("mosquitto") as directory:
-        (directory / "mosquitto.conf").write_text(f"{configuration}\nlog_dest stderr\n")
-        process = Process([program, "-c", "mosquitto.conf"], _MOSQUITTO_READY, directory)
-        yield from _running(process, port)
+        for name, text in {"mosquitto.conf": f"{configuration}\nlog_dest stderr\n", **(files or {})}.items():
+            (directory / name).parent.mkdir(exist_ok=True)
+            (directory / name).write_text(text)
+        if os.geteuid() == 0:  # Mosquitto becomes another user if root starts it
+            for path in (directory, *directory.rglob("*")):
+                shutil.chown(path, "mosquitto")
+        yield from _running(Process([program, "-c", "mosquitto.conf"], _MOSQUITTO_READY, directory), port)
 
 
 @contextlib.contextmanager
 def open_mosquitto() -> Iterator[MqttBroker]:
     """Run Mosquitto as shipped, but open to everybody."""
     port = free_port()
-    text = shipped("mosquitto/brokerkm.conf", {"listener 1883": f"listener {port} 127.0.0.1"})
-    kept = [line for line in text.splitlines() if not line.startswith(("password_file", "acl_file"))]
-    with mosquitto("\n".join(kept).replace("allow_anonymous false", "allow_anonymous true"), port) as broker:
+    changes = {"listener 1883": f"listener {port} 127.0.0.1", "allow_anonymous false": "allow_anonymous true"}
+    lines = shipped("mosquitto/brokerkm.conf", changes).splitlines()
+    kept = [line for line in lines if not line.startswith(("password_file", "acl_file"))]
+    with mosquitto("\n".join(kept), port) as broker:
         yield broker
 
 
@@ -62,25 +67,21 @@ def guarded_mosquitto(passwords: Mapping[str, str]) -> Iterator[MqttBroker]:
     """Run Mosquitto exactly as shipped, but for the port and the directory, with these users."""
     port = free_port()
     program = require("mosquitto_passwd", "mosquitto")
-    with _directory("mosquitto-guard") as directory:
-        (directory / "brokerkm.acl").write_text((DEPLOY / "mosquitto/brokerkm.acl").read_text())
-        users = directory / "brokerkm.passwd"
-        users.write_text("".join(f"{user}:{password}\n" for user, password in passwords.items()))
-        subprocess.run([program, "-U", str(users)], check=True)
-        _hand_over(directory)
-        yield from _nested(
-            mosquitto(
-                shipped(
-                    "mosquitto/brokerkm.conf",
-                    {
-                        "listener 1883": f"listener {port} 127.0.0.1",
-                        "password_file /etc/mosquitto/": f"password_file {directory}/",
-                        "acl_file /etc/mosquitto/": f"acl_file {directory}/",
-                    },
-                ),
-                port,
-            )
-        )
+    with tempfile.NamedTemporaryFile("w+") as users:
+        users.writelines(f"{user}:{password}\n" for user, password in passwords.items())
+        users.flush()
+        subprocess.run([program, "-U", users.name], check=True)
+        files = {
+            "brokerkm.acl": (DEPLOY / "mosquitto/brokerkm.acl").read_text(),
+            "brokerkm.passwd": Path(users.name).read_text(),
+        }
+    changes = {
+        "listener 1883": f"listener {port} 127.0.0.1",
+        "password_file /etc/mosquitto/": "password_file ",
+        "acl_file /etc/mosquitto/": "acl_file ",
+    }
+    with mosquitto(shipped("mosquitto/brokerkm.conf", changes), port, files) as broker:
+        yield broker
 
 
 @contextlib.contextmanager
@@ -164,20 +165,7 @@ def _running(process: Process, port: int) -> Iterator[MqttBroker]:
         process.stop()
 
 
-def _nested(context: contextlib.AbstractContextManager[MqttBroker]) -> Iterator[MqttBroker]:
-    with context as broker:
-        yield broker
-
-
 @contextlib.contextmanager
 def _directory(name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"brokerkm-{name}-") as path:
-        _hand_over(Path(path))
         yield Path(path)
-
-
-def _hand_over(directory: Path) -> None:
-    """Let Mosquitto read and write, which becomes another user if root starts it."""
-    if os.geteuid() == 0:
-        for path in (directory, *directory.iterdir()):
-            shutil.chown(path, "mosquitto")
