@@ -32,8 +32,9 @@ def _unpack(payload: bytes) -> object:
         raise RefusedError(Reason.WRONG_TYPE, "message", "nested too deeply") from None
     except (msgpack.FormatError, UnicodeDecodeError):
         raise RefusedError(Reason.WRONG_TYPE, "message", "not msgpack") from None
-    except ValueError as error:  # msgpack says "incomplete input" in a bare ValueError
-        reason = Reason.TRUNCATED if "incomplete" in str(error) else Reason.WRONG_TYPE
+    except ValueError as error:  # "incomplete input", or a length that "exceeds" what follows it
+        cut = "incomplete" in str(error) or "exceeds" in str(error)
+        reason = Reason.TRUNCATED if cut else Reason.WRONG_TYPE
         raise RefusedError(reason, "message") from None
 
 
