@@ -45,6 +45,8 @@ from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, 
 if TYPE_CHECKING:
     from brokerkm.core.request import TokenKey
 
+_ACTIVE: Final = State.ACTIVE  # looked up for every message that is sent
+
 
 class Member:
     """The state machine of one member; make one with `create` or `load`.
@@ -177,7 +179,7 @@ class Member:
             UsageError: `topic` is none that an application publishes on.
         """
         memory = self._memory
-        if memory.state is not State.ACTIVE:
+        if memory.state is not _ACTIVE:
             self._path()
             message = f"{self.profile.member} has missed a rekey of group {self.profile.group} and is catching up"
             raise StaleError(message)

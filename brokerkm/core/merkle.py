@@ -24,7 +24,8 @@ def leaf_hash(signed: bytes) -> bytes:
     return _LEAF(signed)
 
 
-def _node_hash(one: bytes, other: bytes) -> bytes:
+def node_hash(one: bytes, other: bytes) -> bytes:
+    """Return the hash of a node above two others, in whichever order they are given."""
     return _NODE(one + other if one < other else other + one)
 
 
@@ -48,12 +49,12 @@ def root_and_proofs(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
         known = [*layer, b""]  # what an odd node has for a sibling
         proofs = [proof + known[place] for proof, place in zip(proofs, siblings, strict=True)]
         odd = layer[len(layer) & ~1 :]
-        layer = [_node_hash(one, other) for one, other in zip(layer[::2], layer[1::2], strict=False)] + odd
+        layer = [node_hash(one, other) for one, other in zip(layer[::2], layer[1::2], strict=False)] + odd
     return layer[0], proofs
 
 
 def root_from_proof(leaf: bytes, proof: bytes) -> bytes:
     """Return the root that `proof` (a multiple of 16 bytes) leads to from `leaf`."""
     for start in range(0, len(proof), HASH_SIZE):
-        leaf = _node_hash(leaf, proof[start : start + HASH_SIZE])
+        leaf = node_hash(leaf, proof[start : start + HASH_SIZE])
     return leaf

@@ -15,7 +15,7 @@ from msgpack import unpackb
 from brokerkm.core.crypto import check_signature, load_verify_key
 from brokerkm.core.data import MAX_TOPICS, Data, Header, data_context, encode_header, sender_key
 from brokerkm.core.events import MessageReceived
-from brokerkm.core.wire import binary_size, pack
+from brokerkm.core.wire import pack
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
@@ -71,13 +71,24 @@ class Opener:
         server_key: checks sender certificates.
     """
 
-    __slots__ = ("_contexts", "_expiries", "_group", "_identities", "_server_key", "_sources", "_teks", "windows")
+    __slots__ = (
+        "_contexts",
+        "_current",
+        "_expiries",
+        "_group",
+        "_identities",
+        "_server_key",
+        "_sources",
+        "_teks",
+        "windows",
+    )
 
     def __init__(self, group: str, server_key: Ed25519PublicKey) -> None:
         self._group: Final = group
         self._server_key: Final = server_key
         self._teks: Final[dict[tuple[int, int], bytes]] = {}
         self._expiries: Final[dict[tuple[int, int], float]] = {}  # of TEKs that are not current
+        self._current: tuple[int, int] = (0, 0)
         self._sources: dict[tuple[int, int, str, bytes], _Source] = {}
         self._contexts: Final[dict[str, bytes]] = {}
         self._identities: Final[dict[tuple[str, bytes, bytes], Ed25519PublicKey]] = {}
@@ -89,8 +100,10 @@ class Opener:
     def accept(self, version: tuple[int, int], tek: bytes, expiry: float | None = None) -> None:
         """Accept Data under `tek`, of root (birth, step) `version`, until `expiry` or for good."""
         self._teks[version] = tek
-        self._expiries.pop(version, None)
-        if expiry is not None:
+        if expiry is None:
+            self._expiries.pop(version, None)
+            self._current = version
+        else:
             self._expiries[version] = expiry
 
     def reject(self, versions: Collection[tuple[int, int]]) -> None:
@@ -100,10 +113,10 @@ class Opener:
             self._expiries.pop(version, None)
         self._sources = {key: source for key, source in self._sources.items() if key[:2] not in versions}
 
-    def retire_all(self, expiry: float) -> None:
+    def retire(self, expiry: float) -> None:
         """Accept what is current until `expiry` only."""
-        for version in self._teks:
-            self._expiries.setdefault(version, expiry)
+        if self._current in self._teks:
+            self._expiries[self._current] = expiry
 
     def expire(self, now: float) -> None:
         """Forget the keys whose time is over."""
@@ -137,14 +150,13 @@ class Opener:
         try:
             _, _, birth, step, sender, salt, counter, ciphertext = unpackb(payload)
             source = self._sources[birth, step, sender, salt]
-            size = len(ciphertext)
+            context = self._contexts[topic]
         except (ValueError, TypeError, KeyError):  # msgpack's own errors are ValueErrors
             return None
-        context = self._contexts.get(topic)
-        if context is None or type(counter) is not int or counter < 0 or type(ciphertext) is not bytes:
+        if type(counter) is not int or counter < 0 or type(ciphertext) is not bytes:
             return None
         header = source.head + pack(counter)
-        if not payload.startswith(header) or len(payload) != len(header) + binary_size(size):
+        if payload != header + pack(ciphertext):  # another version or type, or not the shortest encoding
             return None
         try:
             plaintext = source.cipher.decrypt(counter.to_bytes(12, "big"), ciphertext, context + header)

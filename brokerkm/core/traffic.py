@@ -70,7 +70,7 @@ class Traffic:
         """Send under `root` from now on, accept older keys for the policy's grace, and open what has waited for it."""
         version = (root.birth, root.step)
         tek = traffic_key(self._group, root)
-        self.opener.retire_all(now + self._policy.grace)
+        self.opener.retire(now + self._policy.grace)
         self.opener.accept(version, tek)
         self._sealer.use(tek, *version)
         self._root = root
