@@ -1,0 +1,75 @@
+"""What waits for the next commit of one group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from brokerkm.core.notice import GoodbyeReason
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from brokerkm.core.commit import Enrollment
+
+
+@dataclass(frozen=True, slots=True)
+class PendingJoin:
+    """A Join whose proof holds.
+
+    Args:
+        time: of the request, ms since 1970.
+        token: id of the enrollment token that it was proved with, None for a known identity key.
+    """
+
+    enrollment: Enrollment
+    time: int
+    token: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEviction:
+    """A member that has to go.
+
+    Args:
+        identity: its public key, for one that nothing is stored of yet.
+        time: of its Leave, ms since 1970; 0 if it is evicted.
+    """
+
+    reason: GoodbyeReason
+    identity: bytes = b""
+    time: int = 0
+
+
+@dataclass(slots=True)
+class Changes:
+    """Changes by member id, and those who wait to hear that they are stored."""
+
+    joins: dict[str, PendingJoin] = field(default_factory=dict[str, PendingJoin])
+    evictions: dict[str, PendingEviction] = field(default_factory=dict[str, PendingEviction])
+    rotate: bool = False
+    rotate_all: bool = False
+    waiters: list[asyncio.Future[tuple[int, int]]] = field(default_factory=list["asyncio.Future[tuple[int, int]]"])
+
+    def __len__(self) -> int:
+        return len(self.joins) + len(self.evictions) + (self.rotate or self.rotate_all)
+
+    def join(self, join: PendingJoin) -> None:
+        """Add a join, in place of an earlier one of the same member."""
+        self.joins[join.enrollment.member] = join
+
+    def evict(self, member: str, eviction: PendingEviction) -> None:
+        """Add an eviction; a join that waits is void. An eviction is not made milder by a Leave."""
+        self.joins.pop(member, None)
+        waiting = self.evictions.get(member)
+        if waiting is None or waiting.reason is GoodbyeReason.LEFT:
+            self.evictions[member] = eviction
+
+    def put_back(self, earlier: Changes) -> None:
+        """Take in `earlier` changes that could not be stored; what was asked for since then counts more."""
+        self.joins = {
+            member: join for member, join in (earlier.joins | self.joins).items() if member not in self.evictions
+        }
+        self.evictions = earlier.evictions | self.evictions
+        self.rotate |= earlier.rotate
+        self.rotate_all |= earlier.rotate_all

@@ -1,0 +1,34 @@
+"""The one thread that uses the store."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreDesk:
+    """Runs calls on the store one after the other, in a thread of their own.
+
+    One thread, because a store's transactions must not interleave, and because the order in which calls are made is
+    then the order in which they happen. A thread at all, because an fsync or a commit of ten thousand changes must
+    not stall the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="brokerkm-store")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns; if the caller is cancelled, the call happens all the same."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self._executor, lambda: function(*args, **kwargs)))
+
+    async def close(self) -> None:
+        """Wait for what was asked for, and end the thread."""
+        await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)

@@ -1,0 +1,169 @@
+"""From the outbox to the broker: in order, in chunks, again and again until the broker has accepted it.
+
+One task publishes everything, so that what goes to one topic keeps its order: answers to single requests first, then
+each group's outbox in the order of its sequence. A message is marked only after the broker has accepted it, so after
+a crash the same bytes go out again, which has the same effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.errors import StoreError, TransportError, UsageError
+from brokerkm.transport import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.live import LiveGroup
+    from brokerkm.store.protocol import Store
+    from brokerkm.transport import Transport
+
+_log = logging.getLogger(__name__)
+
+CHUNK: Final = 256  # messages that are read, published and marked at a time
+MAX_ANSWERS: Final = 10_000  # answers that wait; beyond it members have to ask again
+_FIRST_PAUSE: Final = 0.2  # seconds
+_LONGEST_PAUSE: Final = 30.0  # seconds
+
+
+class Publisher:
+    """Publishes what the store holds for `groups`, and answers, as long as `run` runs."""
+
+    def __init__(self, transport: Transport, store: Store, desk: StoreDesk, groups: Mapping[str, LiveGroup]) -> None:
+        self._transport: Final = transport
+        self._store: Final = store
+        self._desk: Final = desk
+        self._groups: Final = groups
+        self._answers: dict[tuple[str, bool], Outgoing] = {}
+        self._lost: set[str] = set()
+        self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._wake: Final = asyncio.Event()
+        self._stopping = False
+        self._soiled = True
+        self.dropped = 0
+
+    def wake(self) -> None:
+        """Look at the outbox again, now."""
+        self._wake.set()
+
+    def answer(self, message: Outgoing) -> None:
+        """Publish one answer to one member, in place of an earlier one that waits."""
+        key = (message.topic, message.retain)  # a Refusal does not take a Welcome's place
+        if len(self._answers) >= MAX_ANSWERS and key not in self._answers:
+            self.dropped += 1
+            return
+        self._answers[key] = message
+        self._wake.set()
+
+    def forget_answer(self, topic: str) -> None:
+        """Drop the Welcome that waits for `topic`, because a commit is going to say more."""
+        self._answers.pop((topic, True), None)
+
+    def publish_again(self, group: str) -> None:
+        """Publish all that is kept for a group: the broker has lost it."""
+        self._lost.add(group)
+        self._wake.set()
+
+    async def published(self, group: str, sequence: int, patience: float) -> bool:
+        """Return whether all messages up to `sequence` are published within `patience` seconds."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(group, []).append((sequence, future))
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await future
+            return True
+        return False
+
+    async def run(self) -> None:
+        """Publish until `stop`; a broker or store that fails is tried again after a growing pause."""
+        pause = _FIRST_PAUSE
+        while True:
+            self._wake.clear()
+            try:
+                busy = await self._round()
+            except (TransportError, StoreError) as error:
+                _log.warning("publishing: %s; next try in %.1f s at most", error, pause)
+                if self._stopping:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # noqa: S311 - spreads load
+                        await self._wake.wait()
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            if busy:
+                continue
+            if self._stopping:
+                return
+            await self._wake.wait()
+
+    def stop(self) -> None:
+        """Let `run` end once nothing is left, or once the broker does not take it."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _round(self) -> bool:
+        """Publish the answers and one chunk of each group; return whether there was anything."""
+        busy = await self._publish_answers()
+        for name in list(self._groups):
+            busy |= await self._publish_chunk(name)
+        if not busy and self._soiled:
+            await self._desk.call(self._store.scrub)
+            self._soiled = False
+        return busy
+
+    async def _publish_answers(self) -> bool:
+        answers = [self._answers.pop(key) for key in list(self._answers)[:CHUNK]]
+        try:
+            await self._publish(answers)
+        except BaseException:
+            self._answers = {(message.topic, message.retain): message for message in answers} | self._answers
+            raise
+        return bool(answers)
+
+    async def _publish_chunk(self, group: str) -> bool:
+        if group in self._lost:
+            count = await self._desk.call(self._store.publish_again, group)
+            self._lost.discard(group)
+            _log.info("group %s: the broker has lost what it retained: publishing %d messages again", group, count)
+        chunk = await self._desk.call(self._store.unpublished, group, CHUNK)
+        self._tell(group, chunk[0].sequence if chunk else None)
+        if not chunk:
+            return False
+        await self._publish([Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk])
+        await self._desk.call(self._store.mark_published, group, chunk[-1].sequence)
+        self._soiled = True
+        return True
+
+    def _tell(self, group: str, first: int | None) -> None:
+        """Tell those who wait for messages before `first`, the first that is not published."""
+        waiters = self._waiters.pop(group, [])
+        for sequence, future in waiters:
+            if future.done():
+                continue
+            if first is None or sequence < first:
+                future.set_result(None)
+            else:
+                self._waiters.setdefault(group, []).append((sequence, future))
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> None:
+        try:
+            if messages:
+                await self._transport.publish_batch(messages)
+        except UsageError:
+            for message in messages:
+                await self._publish_if_possible(message)
+
+    async def _publish_if_possible(self, message: Outgoing) -> None:
+        try:
+            await self._transport.publish(message)
+        except UsageError as error:  # it would be refused for ever, and block all that comes after it
+            self.dropped += 1
+            _log.error("%s cannot be published: %s", message.topic, error)

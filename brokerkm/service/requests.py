@@ -1,0 +1,184 @@
+"""Admission: what the server does about a member's Join, Sync or Leave.
+
+In order of cost: rate limit, form, what is on file, proof (`brokerkm.core.admission`). Until the proof has been checked
+a request leaves nothing behind but its share of a bounded rate limit. A member learns by a Refusal why its request
+fails, but not more often than a limit allows; a replay gets no answer, because brokers repeat messages too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.core.admission import check_join, check_proof
+from brokerkm.core.commit import Enrollment
+from brokerkm.core.messages import Kind
+from brokerkm.core.notice import RefusalReason
+from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.wire import message_type
+from brokerkm.errors import Reason, RefusedError
+from brokerkm.service.changes import PendingJoin
+from brokerkm.service.limits import RateLimit
+from brokerkm.store.records import Status
+from brokerkm.transport import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.live import LiveGroup, Rejection
+    from brokerkm.service.publisher import Publisher
+    from brokerkm.store.protocol import Store
+    from brokerkm.store.records import MemberRecord
+
+_log = logging.getLogger(__name__)
+
+MEMBER_RATE: Final = (1.0, 10.0)  # requests a second and at once; a member asks again after seconds, with jitter
+TOTAL_RATE: Final = (2000.0, 4000.0)  # a proof costs 0.1 ms: at most a fifth of one core goes into false ones
+MEMBER_REFUSALS: Final = (0.5, 3.0)
+TOTAL_REFUSALS: Final = (200.0, 400.0)  # each costs a signature
+MAX_TIMES: Final = 65_536  # members whose last request is remembered
+
+_ANSWERS: Final = {
+    Reason.WRONG_TIME: RefusalReason.WRONG_TIME,
+    Reason.UNKNOWN_MEMBER: RefusalReason.NOT_A_MEMBER,
+    Reason.REPLAY: None,
+}
+"""What a member is told; NOT_ADMITTED for all other reasons."""
+
+
+class Requests:
+    """Handles requests one at a time.
+
+    Attributes:
+        refused: how many were refused, by reason; "rate" for those that were not looked at.
+    """
+
+    def __init__(self, store: Store, desk: StoreDesk, publisher: Publisher, clock: Callable[[], float]) -> None:
+        self._store: Final = store
+        self._desk: Final = desk
+        self._publisher: Final = publisher
+        self._clock: Final = clock
+        self._of_member = RateLimit(*MEMBER_RATE)
+        self._of_all = RateLimit(*TOTAL_RATE)
+        self._refusals_to_member = RateLimit(*MEMBER_REFUSALS)
+        self._refusals_to_all = RateLimit(*TOTAL_REFUSALS)
+        self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self.refused: Counter[str] = Counter()
+
+    async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
+        """Grant or refuse what came on the request topic of `member`.
+
+        Raises:
+            StoreError: it could not be looked up; the member has to ask again.
+        """
+        now = asyncio.get_running_loop().time()
+        if not (self._of_member.allow(f"{group.name}/{member}", now) and self._of_all.allow("", now)):
+            self.refused["rate"] += 1
+            return
+        try:
+            request = _decode(group, payload)
+        except RefusedError as error:  # there is no nonce to answer
+            self._count(group, member, error)
+            return
+        try:
+            match request:
+                case Join():
+                    await self._join(group, member, request)
+                case Sync():
+                    await self._sync(group, member, request)
+                case Leave():
+                    await self._leave(group, member, request)
+        except RefusedError as error:
+            self._count(group, member, error)
+            answer = _ANSWERS.get(error.reason, RefusalReason.NOT_ADMITTED)
+            if answer is not None:
+                self._refuse(group, member, request.nonce, answer)
+
+    def rejected(self, group: LiveGroup, rejection: Rejection) -> None:
+        """Tell a member that its Join, which was granted, could not be committed."""
+        who = rejection.join.enrollment
+        _log.info("group %s: %s was not seated: %s", group.name, who.member, rejection.reason.name)
+        self._refuse(group, who.member, who.nonce, rejection.reason)
+
+    async def _join(self, group: LiveGroup, member: str, join: Join) -> None:
+        known = await self._known(group, member)
+        if group.is_leaving(member) or (known is not None and known.status is Status.EVICTED):
+            raise RefusedError(Reason.UNKNOWN_MEMBER, "member", "evicted")
+        waiting = group.waiting_join(member)
+        if waiting is not None and waiting.enrollment.identity != join.identity:
+            raise RefusedError(Reason.BAD_SIGNATURE, "identity", "another key is about to be bound to this member id")
+        now = self._now()
+        token: TokenKey | None = None
+        if known is None and join.token is not None:
+            found = await self._desk.call(self._store.token, group.name, join.token)
+            if found is not None and found.expiry > now:
+                token = TokenKey(found.id, found.key)
+        last_time = max(self._last_time(group, member, known), waiting.time if waiting else 0)
+        identity = known.identity if known else None
+        check_join(join, group.name, member, now=now, last_time=last_time, identity=identity, token=token)
+        self._remember(group, member, join.time)
+        enrollment = Enrollment(member, join.identity, join.kem_public, join.nonce)
+        group.join(PendingJoin(enrollment, join.time, token.id if token else None))
+
+    async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
+        known = await self._known(group, member)
+        self._prove(group, member, sync, known)
+        if known is None or known.status is not Status.SEATED:
+            raise RefusedError(Reason.UNKNOWN_MEMBER, "member")
+        if group.is_leaving(member) or group.waiting_join(member) is not None:
+            return  # the commit has its answer
+        enrollment = Enrollment(member, known.identity, known.kem_public, sync.nonce)
+        welcome = group.group.welcome(enrollment, self._clock())
+        self._publisher.answer(Outgoing(group.topics.member(member), welcome, retain=True, audience=member))
+
+    async def _leave(self, group: LiveGroup, member: str, leave: Leave) -> None:
+        self._prove(group, member, leave, await self._known(group, member))
+        self._publisher.forget_answer(group.topics.member(member))
+        group.leave(member, leave.time)
+
+    def _prove(self, group: LiveGroup, member: str, request: Sync | Leave, known: MemberRecord | None) -> None:
+        leaf_key = group.group.leaf_key(member)
+        last_time = self._last_time(group, member, known)
+        check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
+        self._remember(group, member, request.time)
+
+    async def _known(self, group: LiveGroup, member: str) -> MemberRecord | None:
+        return await self._desk.call(self._store.member, group.name, member)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _last_time(self, group: LiveGroup, member: str, known: MemberRecord | None) -> int:
+        return max(self._times.get((group.name, member), 0), known.last_time if known else 0)
+
+    def _remember(self, group: LiveGroup, member: str, time: int) -> None:
+        self._times.pop((group.name, member), None)
+        self._times[group.name, member] = time
+        if len(self._times) > MAX_TIMES:
+            self._times.popitem(last=False)
+
+    def _count(self, group: LiveGroup, member: str, error: RefusedError) -> None:
+        self.refused[error.reason.value] += 1
+        _log.debug("group %s: request of %s refused: %s", group.name, member, error)
+
+    def _refuse(self, group: LiveGroup, member: str, nonce: bytes, reason: RefusalReason) -> None:
+        now = asyncio.get_running_loop().time()
+        topic = group.topics.member(member)
+        if self._refusals_to_member.allow(topic, now) and self._refusals_to_all.allow("", now):
+            payload = group.group.refusal(member, nonce, reason, self._clock())
+            self._publisher.answer(Outgoing(topic, payload, audience=member))
+
+
+def _decode(group: LiveGroup, payload: bytes) -> Join | Sync | Leave:
+    match message_type(payload):
+        case Kind.JOIN:
+            return Join.decode(payload, group.record.suite)
+        case Kind.SYNC:
+            return Sync.decode(payload)
+        case Kind.LEAVE:
+            return Leave.decode(payload)
+        case _:
+            raise RefusedError(Reason.WRONG_MESSAGE, "type", "not a request")

@@ -1,0 +1,93 @@
+"""What the broker retained, compared with the store, which may be behind, or of which the broker may have lost some.
+
+A retained Beacon of a later epoch than the store's means that the store was restored from a backup, or that another
+server uses a copy of it: going on would use an epoch twice. No Beacon, or one of an earlier epoch, means that the
+broker has lost retained messages, and all that is kept is published again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.core.crypto import load_verify_key
+from brokerkm.core.rekey import Beacon
+from brokerkm.errors import RefusedError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from brokerkm.service.live import LiveGroup
+    from brokerkm.transport import Transport
+
+_log = logging.getLogger(__name__)
+
+
+class RetainedBeacons:
+    """Asks the broker for the groups' retained Beacons, and judges every Beacon that comes.
+
+    Args:
+        patience: seconds in which a broker that has one delivers it.
+    """
+
+    def __init__(self, transport: Transport, patience: float) -> None:
+        self._transport: Final = transport
+        self._patience: Final = patience
+        self._asked: dict[str, asyncio.Future[int]] = {}
+        self._turn: Final = asyncio.Lock()
+
+    async def forgotten(self, groups: Iterable[LiveGroup]) -> list[LiveGroup]:
+        """Return those of `groups` whose newest Beacon the broker does not have.
+
+        Raises:
+            StoreError: it has a newer one than the store.
+            TransportError: it cannot be asked.
+        """
+        asked = list(groups)
+        if not asked:
+            return []
+        loop = asyncio.get_running_loop()
+        topics = [group.topics.beacon for group in asked]
+        async with self._turn:
+            await self._transport.unsubscribe(topics)  # only a new subscription is given what is retained
+            self._asked = {group.name: loop.create_future() for group in asked}
+            try:
+                await self._transport.subscribe(topics)
+                await asyncio.wait(self._asked.values(), timeout=self._patience, return_when=asyncio.FIRST_EXCEPTION)
+                answers = {name: future for name, future in self._asked.items() if future.done()}
+            finally:
+                self._asked = {}
+        for error in [future.exception() for future in answers.values()]:
+            if error is not None:
+                raise error
+        return [
+            group for group in asked if group.name not in answers or answers[group.name].result() < group.group.epoch
+        ]
+
+    def heard(self, group: LiveGroup, payload: bytes, *, retained: bool) -> None:
+        """Take in what came on a group's beacon topic.
+
+        Raises:
+            StoreError: the group's own signature shows an epoch that the store does not know of.
+        """
+        try:
+            beacon = Beacon.decode(payload)
+            beacon.verify(load_verify_key(group.group.server_key, "server_key"), group.name)
+        except RefusedError as error:
+            _log.warning("group %s: a Beacon that this server did not sign: %s", group.name, error)
+            return
+        future = self._asked.get(group.name)
+        if future is not None and future.done():
+            return
+        if beacon.epoch > group.newest_epoch:
+            message = (
+                f"group {group.name}: the store is at epoch {group.group.epoch}, but the broker has a Beacon of epoch "
+                f"{beacon.epoch} with this group's signature. The store was restored from a backup, or another server "
+                "uses a copy of it. Going on would use epochs twice: stop the other server, or bring the newest store"
+            )
+            if future is None:
+                raise StoreError(message)
+            future.set_exception(StoreError(message))
+        elif retained and future is not None:
+            future.set_result(beacon.epoch)
