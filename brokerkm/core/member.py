@@ -96,7 +96,7 @@ class Member:
         for birth, step, key, expiry in memory.traffic_keys:
             opener.accept((birth, step), key, expiry)
         if memory.path is not None:
-            member._traffic.adopt(memory.policy, member._identity, memory.certificate)
+            member._traffic.adopt(memory.policy, member._identity, memory.certificate, memory.clock_offset)
             member._traffic.use(memory.path.root, now)
         if memory.state is State.STALE:
             member._missing[Cause.BEACON] = now  # until a Beacon says otherwise
@@ -309,15 +309,17 @@ class Member:
     def _receive_beacon(self, payload: bytes, now: float) -> list[Event]:
         memory = self._memory
         beacon = Beacon.decode(payload)
-        if memory.path is None or (beacon.epoch, beacon.time) <= (memory.beacon_epoch, memory.beacon_time):
+        at, last = (beacon.epoch, beacon.time), (memory.beacon_epoch, memory.beacon_time)
+        if memory.path is None or at < last:
             return []
         beacon.verify(self._server_key, self.profile.group)
-        memory.beacon_epoch, memory.beacon_time = beacon.epoch, beacon.time
+        memory.beacon_epoch, memory.beacon_time = at
         self._beacon = beacon
-        self.version += 1
         events: list[Event] = []
-        # A Beacon that the broker kept back for long shows no life: it counts by the server's clock.
-        if now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:
+        if at > last:
+            self.version += 1
+        # A Beacon that was seen before, or that the broker kept back for long by the server's clock, shows no life.
+        if at > last and now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:
             memory.heard = now
             if self.silent:
                 self.silent = False
@@ -368,7 +370,7 @@ class Member:
         memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(now * 1000)
         memory.heard, self.silent = now, False
         self._left_out = False
-        self._traffic.adopt(secrets.policy, self._identity, secrets.certificate)
+        self._traffic.adopt(secrets.policy, self._identity, secrets.certificate, memory.clock_offset)
         events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
         events += self._traffic.use(memory.path.root, now)
         self._apply_waiting(memory.path)

@@ -80,12 +80,14 @@ class Opener:
         "_server_key",
         "_sources",
         "_teks",
+        "clock_offset",
         "windows",
     )
 
     def __init__(self, group: str, server_key: Ed25519PublicKey) -> None:
         self._group: Final = group
         self._server_key: Final = server_key
+        self.clock_offset = 0  # ms that the server's clock is ahead
         self._teks: Final[dict[tuple[int, int], bytes]] = {}
         self._expiries: Final[dict[tuple[int, int], float]] = {}  # of TEKs that are not current
         self._current: tuple[int, int] = (0, 0)
@@ -208,8 +210,9 @@ class Opener:
         certificate, sender = data.certificate, data.header.sender
         known = (sender, certificate.identity, certificate.signature)
         identity = self._identities.get(known)
-        if identity is None or now * 1000 > certificate.expiry:
-            certificate.verify(self._server_key, self._group, sender, int(now * 1000))
+        server_time = int(now * 1000) + self.clock_offset
+        if identity is None or server_time > certificate.expiry:
+            certificate.verify(self._server_key, self._group, sender, server_time)
             if len(self._identities) >= MAX_SENDERS:
                 self._identities.clear()
             identity = self._identities[known] = load_verify_key(certificate.identity, "certificate.identity")

@@ -47,6 +47,9 @@ def sign_all(key: Ed25519PrivateKey, bodies: Sequence[bytes], contexts: Sequence
         return [body + _NIL + pack(key.sign(data)) for body, data in zip(bodies, signed, strict=True)]
     messages: list[bytes] = []
     for start in range(0, len(bodies), BLOCK_SIZE):
+        if start == len(bodies) - 1:  # a block of one has no proof to show: the message itself is signed
+            messages.append(bodies[start] + _NIL + pack(key.sign(signed[start])))
+            continue
         root, proofs = root_and_proofs([leaf_hash(data) for data in signed[start : start + BLOCK_SIZE]])
         signature = pack(key.sign(_BLOCK_LABEL + root))
         block = bodies[start : start + BLOCK_SIZE]

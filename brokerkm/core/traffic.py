@@ -60,8 +60,11 @@ class Traffic:
         self._policy: Policy = Policy()
         self.seal: Final = self._sealer.seal
 
-    def adopt(self, policy: Policy, identity: Ed25519PrivateKey, certificate: Certificate | None) -> None:
-        """Follow a Welcome: its policy, and the certificate to sign with."""
+    def adopt(
+        self, policy: Policy, identity: Ed25519PrivateKey, certificate: Certificate | None, clock_offset: int
+    ) -> None:
+        """Follow a Welcome: its policy, the certificate to sign with, and the ms that the server's clock is ahead."""
+        self.opener.clock_offset = clock_offset
         self._policy = policy
         self._sealer.identity = identity
         self._sealer.certificate = certificate

@@ -8,6 +8,7 @@ replaced or dropped are overwritten in place. The tree knows nothing of members'
 
 from __future__ import annotations
 
+import sys
 from array import array
 from typing import TYPE_CHECKING, Final
 
@@ -18,10 +19,11 @@ from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 PAGE_NODES: Final = 64  # nodes a page: 64 x 42 bytes, about 2.7 KB, and a whole number of siblings for degree 2 to 64
 RECORD_SIZE: Final = KEY_SIZE + 8 + 2  # bytes a node in a page: key, birth, step
+_UNCHANGED: Final[Mapping[int, NodeKey]] = {}
 
 
 class Level:
@@ -37,6 +39,15 @@ class Level:
 
     def __len__(self) -> int:
         return len(self.births)
+
+    def put(self, first: int, count: int, page: bytes, *, leaves: bool) -> None:
+        """Take over the nodes of a stored page."""
+        self.extend(first + count, leaves=leaves)
+        keys_end = KEY_SIZE * count
+        self.keys[KEY_SIZE * first : KEY_SIZE * (first + count)] = page[:keys_end]
+        self.births[first : first + count] = _big_endian(array("Q", page[keys_end : keys_end + 8 * count]))
+        if not leaves:
+            self.steps[first : first + count] = _big_endian(array("H", page[keys_end + 8 * count :]))
 
     def extend(self, size: int, *, leaves: bool) -> None:
         """Have room for at least `size` nodes; leaves never ratchet and are their own member."""
@@ -123,49 +134,62 @@ class KeyTree:
         """Return the keys from the parent of `slot` up to the root."""
         return tuple(self.get(level, slot // self.degree**level) for level in range(1, self.height + 1))
 
-    def page(self, level: int, number: int, changes: Mapping[int, NodeKey] | None = None) -> bytes:
+    def page(self, level: int, number: int, changes: Mapping[int, NodeKey] = _UNCHANGED) -> bytes:
         """Return the stored form of nodes `64 * number` and on, with `changes` (by index) on top.
 
-        A page is 64 records (fewer at a level's end) of key, birth (8 bytes, big-endian) and step (2 bytes).
+        A page has, for each of its nodes (64, or fewer at a level's end), the key; then for each the birth (8 bytes,
+        big-endian); then for each the step (2 bytes).
         """
-        changes = changes or {}
-        records: list[bytes] = []
-        for index in range(PAGE_NODES * number, min(PAGE_NODES * (number + 1), len(self.levels[level]))):
-            key, birth, step = changes.get(index) or self.get(level, index)
-            records.append(key + birth.to_bytes(8, "big") + step.to_bytes(2, "big"))
-        return b"".join(records)
+        nodes, first = self.levels[level], PAGE_NODES * number
+        end = min(first + PAGE_NODES, len(nodes))
+        keys, births = nodes.keys[KEY_SIZE * first : KEY_SIZE * end], nodes.births[first:end]
+        steps = nodes.steps[first:end] if level else array("H", bytes(2 * (end - first)))
+        for index in range(first, end):
+            if index in changes:
+                at = index - first
+                keys[KEY_SIZE * at : KEY_SIZE * (at + 1)], births[at], steps[at] = changes[index]
+        return bytes(keys) + _big_endian(births).tobytes() + _big_endian(steps).tobytes()
 
     @classmethod
-    def load(cls, degree: int, height: int, pages: Iterator[tuple[int, int, bytes]]) -> KeyTree:
+    def load(cls, degree: int, height: int, pages: Iterable[tuple[int, int, bytes]]) -> KeyTree:
         """Return the tree that was stored as (level, page number, page), in any order.
 
         Raises:
             StoreError: a page cannot be one of this tree.
         """
         tree = cls(degree)
-        if not 1 <= height <= MAX_LEVEL:
-            message = f"a tree of height {height} cannot be: 1 to {MAX_LEVEL}"
-            raise StoreError(message)
-        tree.height = height
         tree.extend(height, 1)
+        tree.height = height
         for level, number, page in pages:
-            size = PAGE_NODES * number + len(page) // RECORD_SIZE
-            fits = 0 <= level <= height and number >= 0 and size <= min(degree ** (height - level), MAX_SLOTS)
-            if not fits or len(page) % RECORD_SIZE:
+            count, rest = divmod(len(page), RECORD_SIZE)
+            first, room = PAGE_NODES * number, degree ** max(height - level, 0)
+            fits = 0 <= level <= height and number >= 0 and 0 < count <= PAGE_NODES and first + count <= room
+            if rest or not fits or (level == height and first):
                 message = f"stored page {number} of level {level} does not fit a tree of height {height}"
                 raise StoreError(message)
-            nodes = tree.levels[level]
-            nodes.extend(size, leaves=level == 0)
-            for index in range(PAGE_NODES * number, size):
-                at = (index - PAGE_NODES * number) * RECORD_SIZE
-                nodes.keys[index * KEY_SIZE : (index + 1) * KEY_SIZE] = page[at : at + KEY_SIZE]
-                nodes.births[index] = int.from_bytes(page[at + KEY_SIZE : at + KEY_SIZE + 8], "big")
-                if level:
-                    nodes.steps[index] = int.from_bytes(page[at + KEY_SIZE + 8 : at + RECORD_SIZE], "big")
+            tree.levels[level].put(first, count, page, leaves=level == 0)
         births = tree.levels[0].births
         occupied = [slot for slot, birth in enumerate(births) if birth]
         tree.used = occupied[-1] + 1 if occupied else 0
         tree.free = [slot for slot in range(tree.used) if not births[slot]]
         tree.extend(height, max(tree.used, 1))
-        tree.count_members(occupied, 1)
+        tree._count_all(occupied)
         return tree
+
+    def _count_all(self, occupied: Sequence[int]) -> None:
+        """Count the members of every node anew."""
+        for level in range(1, self.height + 1):
+            members, below = self.levels[level].members, self.levels[level - 1].members
+            if level == 1:
+                for slot in occupied:
+                    members[slot // self.degree] += 1
+            else:
+                for index, count in enumerate(below):
+                    members[index // self.degree] += count
+
+
+def _big_endian(numbers: array[int]) -> array[int]:
+    """Return `numbers` in the byte order of stored pages, or back from it."""
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
