@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+
 from brokerkm.bench import table
 from brokerkm.bench.anatomy import Anatomy
 from brokerkm.bench.command import bench
 from brokerkm.bench.commits import build_group
 from brokerkm.bench.limits import judge
 from brokerkm.bench.row import Row
-from brokerkm.core.commit import Commit
-from click.testing import CliRunner
+
+if TYPE_CHECKING:
+    from brokerkm.core.commit import Commit
 
 FIELDS = {
     "evict": {"messages", "mean_bytes", "max_bytes", "messages_per_member", "flat_bytes_total", "pairwise_messages"},
