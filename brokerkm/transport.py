@@ -69,7 +69,10 @@ class Delivery:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker is connected (again) and all subscriptions are in force."""
+    """The broker is connected and all subscriptions are in force: after `open`, and after each `Disconnected`.
+
+    What a subscription brings at once may come before it.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Options:
     queue_size: int = 1024
     max_payload: int = 256 * 1024
     will: Outgoing | None = None
-    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
 class Transport(Protocol):
@@ -189,7 +192,11 @@ def create(url: str, options: Options) -> Transport:
     if parts.password is not None:
         changes["password"] = urllib.parse.unquote(parts.password)
     if parts.query:
-        query = urllib.parse.parse_qs(parts.query, strict_parsing=True)
+        try:
+            query = urllib.parse.parse_qs(parts.query, strict_parsing=True)
+        except ValueError:
+            message = f"parameters {parts.query!r}: write name=value&name=value"
+            raise UsageError(message) from None
         changes["parameters"] = {**options.parameters, **{key: values[-1] for key, values in query.items()}}
     transport: Transport = adapter(url, dataclasses.replace(options, **changes))  # type: ignore[arg-type]
     return transport

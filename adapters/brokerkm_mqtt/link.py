@@ -7,7 +7,6 @@ timers, threads and reconnection are not used, and its `Client` lives as long as
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import ssl
 from collections import deque
@@ -17,7 +16,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from brokerkm.errors import TransportError
-from brokerkm.transport import Delivery, Options, Outgoing
+from brokerkm.transport import Delivery, Options
 from brokerkm_mqtt.engine import ENVELOPE, Limits, engine, refusal
 from brokerkm_mqtt.frames import FrameError, Framer, Kind
 from brokerkm_mqtt.pipe import Pipe
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
     from brokerkm_mqtt.address import Address
+    from brokerkm_mqtt.parcel import Parcel
 
 _log = logging.getLogger(__name__)
 
@@ -47,24 +47,6 @@ class HungUpError(TransportError):
 
 class LinkLostError(TransportError):
     """The connection broke before the broker answered."""
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Parcel:
-    """A payload to publish, and whether the broker has accepted it."""
-
-    message: Outgoing
-    accepted: asyncio.Future[None]
-
-    def settle(self, refusal: str | None) -> None:
-        """Say what became of it, unless nobody waits any more."""
-        if self.accepted.done():
-            return
-        if refusal is None:
-            self.accepted.set_result(None)
-        else:
-            text = f"the broker did not take {len(self.message.payload)} bytes for {self.message.topic!r}: {refusal}"
-            self.accepted.set_exception(TransportError(text))
 
 
 class Owner(Protocol):

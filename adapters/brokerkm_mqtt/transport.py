@@ -20,7 +20,8 @@ from brokerkm_mqtt.address import parse
 from brokerkm_mqtt.backoff import Backoff
 from brokerkm_mqtt.engine import VersionRefusedError
 from brokerkm_mqtt.inbox import Inbox
-from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, Parcel, dial
+from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, dial
+from brokerkm_mqtt.parcel import Parcel
 from brokerkm_mqtt.subscriptions import Subscriptions
 
 if TYPE_CHECKING:

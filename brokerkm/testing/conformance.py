@@ -287,6 +287,29 @@ class TransportConformance:
         answers = await Listener(member).deliveries(200)
         assert [index.to_bytes(4) for index in range(200)] == [one.payload for one in answers]
 
+    async def test_more_last_values_than_the_queue_holds(self, ends: Ends) -> None:
+        """Subscribing does not wait until its caller has taken what is retained, for that would be for ever."""
+        server, member = await ends.server(), await ends.member(queue_size=2)
+        topics = [ends.topic(str(index)) for index in range(20)]
+        await server.publish_batch([Outgoing(topic, b"kept", retain=True) for topic in topics])
+        await member.subscribe(topics)
+        heard = await Listener(member).deliveries(20)
+        assert sorted(topics) == sorted(one.topic for one in heard)
+
+    async def test_full_queue_does_not_stop_requests(self, ends: Ends) -> None:
+        """Who does not take what comes in can still send."""
+        server, member = await ends.server(), await ends.member(queue_size=2)
+        await server.subscribe([f"{ends.base}/r/+"])
+        await member.subscribe([ends.topic("1")])
+        flood = [Outgoing(ends.topic("1"), bytes(_KIBIBYTE)) for _ in range(100)]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.publish_batch(flood))
+            for _ in range(3):
+                await member.request(f"{ends.base}/r/member", b"hello")
+            heard = await Listener(member).deliveries(100)
+        assert [one.payload for one in flood] == [one.payload for one in heard]
+        assert (await Listener(server).delivery()).payload == b"hello"
+
     # Opening and closing.
 
     async def test_close_ends_incoming(self, ends: Ends) -> None:
