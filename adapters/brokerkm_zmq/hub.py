@@ -216,21 +216,17 @@ class Hub:
             return  # the end of a subscription only tidies libzmq's books; commands say what is meant
         try:
             command = wire.read_command(data[1:])
-            user = self._user(frames[0])
         except ValueError as error:
             self._warner.warn(f"dropped a bad command ({error}), from", self._who(frames[0]))
             return
-        self._obey(command, user)
+        self._obey(command, self._user(frames[0]))
 
     def _user(self, frame: zmq.Frame) -> str | None:
-        """Return the member id of a frame's sender, None if nobody is known; raises `MalformedError`."""
-        if self._members is None:
-            return None
-        user = self._who(frame)
-        if user not in self._members.values():
-            message = "sender is no longer listed"
-            raise wire.MalformedError(message)
-        return user
+        """Return the member id of a frame's sender, None if this hub knows nobody."""
+        return None if self._members is None else self._who(frame)
+
+    def _is_listed(self, user: str | None) -> bool:
+        return self._members is None or user in self._members.values()
 
     @staticmethod
     def _who(frame: zmq.Frame) -> str:
@@ -249,39 +245,40 @@ class Hub:
             socket.set(zmq.UNSUBSCRIBE, wire.DIRECT)
 
     def _answer(self, command: wire.Command, user: str | None) -> None:
-        allowed: list[str] = []
-        refused: list[str] = []
+        error = ""
+        page = Page([], None)
+        serial = self.values.serial
         if command.op is wire.Op.UNSUBSCRIBE:
             self._set(zmq.UNSUBSCRIBE, command.filters, user)
-        else:
+        elif refused := [pattern for pattern in command.filters if not self._may_subscribe(user, pattern)]:
+            error = f"not allowed: {', '.join(refused)}"
+        elif len(command.filters) > self._settings.burst:
+            error = "too many filters at a time"
+        elif command.op is wire.Op.SUBSCRIBE:
             for pattern in command.filters:
-                (allowed if self._may_subscribe(user, pattern) else refused).append(pattern)
-        if command.op is wire.Op.SUBSCRIBE:
-            for pattern in allowed:
                 self._set(zmq.SUBSCRIBE, wire.prefixes(pattern), user)
-        error = f"not allowed: {', '.join(refused)}".encode()[: wire.MAX_TEXT] if refused else b""
-        told = self._tell(wire.Direct.ACK, command, wire.number(self._beat), wire.number(self.values.serial), error)
-        cursor = b""
-        if command.op is wire.Op.PAGE:
-            page = self._page(command, allowed, user)
-            if page.cursor is not None:
-                cursor = b"".join(wire.number(part) for part in page.cursor)
-            told = told and all(
-                self._tell(wire.Direct.VALUE, command, value.head, value.payload) for value in page.values
-            )
-        if not (told and self._tell(wire.Direct.END, command, cursor)):
+            page = self._page(command, user, (0, 0), serial)
+        else:
+            page = self._page(command, user, command.cursor, command.before)
+        text = error.encode()[: wire.MAX_TEXT]
+        cursor = b"" if page.cursor is None else b"".join(wire.number(part) for part in page.cursor)
+        told = (
+            self._tell(wire.Direct.ACK, command, wire.number(self._beat), wire.number(serial), text)
+            and all(self._tell(wire.Direct.VALUE, command, value.head, value.payload) for value in page.values)
+            and self._tell(wire.Direct.END, command, cursor)
+        )
+        if not told:
             self._send_beat()  # the subscriber is full: it learns that it missed something, and asks again
 
-    def _page(self, command: wire.Command, patterns: list[str], user: str | None) -> Page:
+    def _page(self, command: wire.Command, user: str | None, cursor: tuple[int, int], before: int) -> Page:
         def may_read(value: Value) -> bool:
-            return value.serial <= command.before and (
-                value.audience is None or user in (value.audience, keys.FORWARDER)
-            )
+            return value.serial <= before and (value.audience is None or user in (value.audience, keys.FORWARDER))
 
-        limit = min(max(1, command.limit), self._settings.burst)
-        if len(patterns) == 1 and not topics.is_exact(patterns[0]):
-            return self.values.page(patterns[0], command.cursor, limit, may_read)
-        found = [self.values.get(topic) for topic in patterns[:limit]]
+        wild = [pattern for pattern in command.filters if not topics.is_exact(pattern)]
+        if wild:
+            limit = min(max(1, command.limit), self._settings.burst)
+            return self.values.page(wild[0], cursor, limit, may_read)
+        found = [self.values.get(topic) for topic in command.filters]
         return Page([value for value in found if value is not None and may_read(value)], None)
 
     def _tell(self, kind: wire.Direct, command: wire.Command, *frames: bytes) -> bool:
@@ -296,7 +293,7 @@ class Hub:
                 self._down.socket.setsockopt(option, wire.ONE + user.encode() + b"\x00" + start.encode())
 
     def _may_subscribe(self, user: str | None, pattern: str) -> bool:
-        if not rules.may_subscribe(self._settings.prefix, pattern, user):
+        if not self._is_listed(user) or not rules.may_subscribe(self._settings.prefix, pattern, user):
             return False
         value = self.values.get(pattern)
         if value is not None and value.audience is not None and user not in (value.audience, keys.FORWARDER):
@@ -319,7 +316,6 @@ class Hub:
 
     async def _on_submission(self, frames: list[zmq.Frame]) -> None:
         try:
-            user = self._user(frames[0])
             submission = wire.read_submission([frame.bytes for frame in frames[1:]])
         except ValueError as error:
             self._warner.warn(f"dropped a bad submission ({error}), from", self._who(frames[0]))
@@ -332,7 +328,7 @@ class Hub:
             if not self._up.socket.closed:
                 self._up.try_send([sender, submission.id, text, detail])
 
-        refusal = self._why_not(submission, user)
+        refusal = self._why_not(submission, self._user(frames[0]))
         if submission.op is wire.Submit.HELLO:
             reply(None, wire.number(self._settings.max_payload) + wire.number(self._settings.burst))
         elif refusal is not None:
@@ -341,6 +337,8 @@ class Hub:
             await self._accept(submission, reply)
 
     def _why_not(self, submission: wire.Submission, user: str | None) -> str | None:
+        if not self._is_listed(user):
+            return "this key is no longer listed"
         if len(submission.payload) > self._settings.max_payload:
             return f"payload is longer than {self._settings.max_payload} bytes"
         return rules.why_not_submit(self._settings.prefix, submission.topic, user)

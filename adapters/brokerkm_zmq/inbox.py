@@ -25,7 +25,7 @@ class Inbox(Generic[Item]):
         self._closed = False
 
     def force(self, item: Item) -> None:
-        """Put an item that must not wait: connection events, which are few."""
+        """Put an item that must not wait: one of a kind of which there are few."""
         if not self._closed:
             self._items.append(item)
             self._changed.set()

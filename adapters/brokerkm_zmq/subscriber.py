@@ -36,17 +36,25 @@ _TURN: Final = 200  # messages handled before other coroutines have their turn
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Received:
-    """One data message; `replayed` says that it was a last value, not a live one."""
+    """One data message.
+
+    Args:
+        replayed: it was a last value, not a live one.
+        bounded: there is one such at most for each filter, or a page; so it need not wait for room, and
+            does not keep the answers behind it from a caller who subscribes before taking anything.
+    """
 
     head: wire.Head
     payload: bytes
-    replayed: bool
+    replayed: bool = False
+    bounded: bool = False
 
 
 @dataclasses.dataclass(slots=True)
 class _Asked:
     """A command under way."""
 
+    op: wire.Op
     body: bytes
     acknowledged: asyncio.Future[tuple[int, bytes]]
     ended: asyncio.Future[bytes]
@@ -129,7 +137,7 @@ class Subscriber:
         try:
             kind = frames[0][:1]
             if kind in (wire.ALL, wire.ONE):
-                received = self._read_data(frames, replayed=False)
+                received = self._read_data(frames)
                 if self._wants(received.head.topic):
                     await self._deliver(received)
             elif kind == wire.BEAT:
@@ -141,14 +149,15 @@ class Subscriber:
         except wire.MalformedError as error:
             self._warner.warn("dropped a malformed message of the hub", str(error))
 
-    def _read_data(self, frames: list[bytes], *, replayed: bool) -> Received:
+    def _read_data(self, frames: list[bytes], asked: _Asked | None = None) -> Received:
         if len(frames) != 2:  # noqa: PLR2004 - head and payload
             message = f"{len(frames)} frames instead of two"
             raise wire.MalformedError(message)
         if len(frames[1]) > self._settings.max_payload:
             message = f"payload is longer than {self._settings.max_payload} bytes"
             raise wire.MalformedError(message)
-        return Received(wire.read_head(frames[0]), frames[1], replayed)
+        bounded = asked is not None and asked.op is wire.Op.SUBSCRIBE
+        return Received(wire.read_head(frames[0]), frames[1], asked is not None, bounded)
 
     def _wants(self, topic: str) -> bool:
         return topic in self._exact or any(topics.matches(pattern, topic) for pattern in self._wild)
@@ -165,7 +174,7 @@ class Subscriber:
         if asked is None:
             return  # answered before, or given up
         if kind is wire.Direct.VALUE:
-            received = self._read_data(frames[1:], replayed=True)
+            received = self._read_data(frames[1:], asked)
             if any(topics.matches(pattern, received.head.topic) for pattern in asked.wanted):
                 await self._deliver(received)
         elif kind is wire.Direct.ACK and len(frames) == 4:  # noqa: PLR2004 - direct, beat, serial, error
@@ -195,7 +204,7 @@ class Subscriber:
         command = wire.Command(self._next, op, tuple(filters), cursor, self._burst, before)
         loop = asyncio.get_running_loop()
         wanted = frozenset(command.filters)
-        asked = _Asked(wire.command(command), loop.create_future(), loop.create_future(), asyncio.Event(), wanted)
+        asked = _Asked(op, wire.command(command), loop.create_future(), loop.create_future(), asyncio.Event(), wanted)
         self._asked[self._next] = asked
         self._port.try_send([b"\x01" + asked.body])
         return asked
@@ -206,8 +215,8 @@ class Subscriber:
             asked.gone.set()
             self._port.try_send([b"\x00" + asked.body])
 
-    async def _command(self, op: wire.Op, filters: Iterable[str]) -> int:
-        """Send a command and return the hub's serial when it obeyed; raises `TransportError`."""
+    async def _command(self, op: wire.Op, filters: Iterable[str]) -> tuple[_Asked, int]:
+        """Send a command; return it and the hub's serial when it obeyed; raises `TransportError`."""
         asked = self._send(op, filters)
         identity = self._next
         try:
@@ -224,7 +233,7 @@ class Subscriber:
         if error:
             message = f"the hub refused a subscription: {error.decode(errors='replace')}"
             raise TransportError(message)
-        return serial
+        return asked, serial
 
     async def _repeated(self, asked: _Asked, answer: asyncio.Future[Answer]) -> Answer:
         while True:
@@ -246,26 +255,25 @@ class Subscriber:
             raise
 
     async def _ask(self, filters: list[str]) -> None:
-        """Subscribe, then fetch the last values without keeping the caller: it may be the one who takes them."""
-        pages: list[tuple[list[str], int]] = []
-        for part in _parts(filters):
-            serial = await self._command(wire.Op.SUBSCRIBE, part)
-            exact = [pattern for pattern in part if topics.is_exact(pattern)]
-            pages += [(exact[start : start + self._burst], serial) for start in range(0, len(exact), self._burst)]
-            pages += [([pattern], serial) for pattern in part if not topics.is_exact(pattern)]
-        if pages:
-            task = asyncio.get_running_loop().create_task(self._fetch(pages), name="zmq last values")
-            self._pages.add(task)
-            task.add_done_callback(self._pages.discard)
+        """Subscribe; what does not fit in the answer is fetched without keeping the caller, who may be its taker."""
+        exact = [pattern for pattern in filters if topics.is_exact(pattern)]
+        for part in _parts(exact, self._burst):
+            await self._command(wire.Op.SUBSCRIBE, part)
+        for pattern in filters:
+            if not topics.is_exact(pattern):
+                asked, serial = await self._command(wire.Op.SUBSCRIBE, [pattern])
+                task = asyncio.get_running_loop().create_task(self._fetch(pattern, asked, serial), name="zmq values")
+                self._pages.add(task)
+                task.add_done_callback(self._pages.discard)
 
-    async def _fetch(self, pages: list[tuple[list[str], int]]) -> None:
-        """Read last values, the next page when the one before has been delivered."""
-        for patterns, serial in pages:
-            cursor: tuple[int, int] | None = (0, 0)
-            while cursor is not None and any(pattern in self._exact or pattern in self._wild for pattern in patterns):
-                asked = self._send(wire.Op.PAGE, patterns, cursor, serial)
-                end = await self._repeated(asked, asked.ended)
-                cursor = (wire.read_number(end[:8]), wire.read_number(end[8:])) if end else None
+    async def _fetch(self, pattern: str, asked: _Asked, serial: int) -> None:
+        """Read the further last values for a wildcard, the next page when the one before has been delivered."""
+        while pattern in self._wild:
+            end = await self._repeated(asked, asked.ended)
+            if not end:
+                return
+            cursor = (wire.read_number(end[:8]), wire.read_number(end[8:]))
+            asked = self._send(wire.Op.PAGE, [pattern], cursor, serial)
 
     async def renew(self) -> None:
         """Subscribe everything again, last values included; raises `TransportError` if that failed."""
@@ -286,7 +294,7 @@ class Subscriber:
         gone = [pattern for pattern in dict.fromkeys(filters) if self._drop(pattern)]
         kept = {start for pattern in self.filters for start in wire.prefixes(pattern)}
         starts = [start for pattern in gone for start in wire.prefixes(pattern) if start not in kept]
-        for part in _parts(list(dict.fromkeys(starts))) if starts else []:
+        for part in _parts(list(dict.fromkeys(starts)), wire.MAX_FILTERS) if starts else []:
             await self._command(wire.Op.UNSUBSCRIBE, part)
 
     def _drop(self, pattern: str) -> bool:
@@ -310,14 +318,15 @@ class Subscriber:
         self._port.close(0)
 
 
-def _parts(filters: list[str]) -> list[list[str]]:
+def _parts(filters: list[str], count: int) -> list[list[str]]:
     """Split filters into commands of a bounded size; at least one, which asks for nothing."""
     parts: list[list[str]] = [[]]
     size = 0
     for pattern in filters:
-        size += len(pattern.encode()) + 5
-        if len(parts[-1]) == wire.MAX_FILTERS or size > wire.MAX_COMMAND // 2:
+        cost = len(pattern.encode()) + 5
+        size += cost
+        if len(parts[-1]) == count or size > wire.MAX_COMMAND // 2:
             parts.append([])
-            size = len(pattern.encode()) + 5
+            size = cost
         parts[-1].append(pattern)
     return parts

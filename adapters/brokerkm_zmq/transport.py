@@ -89,7 +89,9 @@ class ZmqTransport:
     async def _deliver(self, received: Received) -> None:
         if self._inbox is not None:
             delivery = Delivery(received.head.topic, received.payload, received.replayed)
-            if not self._inbox.try_put(delivery):
+            if received.bounded:
+                self._inbox.force(delivery)
+            elif not self._inbox.try_put(delivery):
                 await self._inbox.put(delivery)
 
     def _open_end(self) -> Server | Member:

@@ -94,7 +94,7 @@ class Command:
     """A subscriber's command.
 
     Args:
-        filters: what to subscribe; or prefixes to unsubscribe; or for a page exact topics, or one wildcard.
+        filters: exact topics, or one wildcard; or prefixes to unsubscribe.
         cursor, limit: of a page: where to go on, how many values at most.
         before: of a page: serial number after which values were sent live already.
     """

@@ -57,7 +57,8 @@ async def test_a_stalled_subscriber_sees_a_gap_and_reads_the_last_value(url: str
 async def test_others_lose_nothing_and_see_no_gap(url: str) -> None:
     """A healthy subscriber of the same topic gets every message, in order, without an event."""
     stalled = ZmqTransport(url + "?high_water=8", Options(queue_size=1))
-    async with hub.opened(url + TINY, Role.SERVER) as server, hub.opened(url + "?high_water=8") as healthy:
+    patient = url + "?high_water=8&patience_ms=500"
+    async with hub.opened(patient, Role.SERVER) as server, hub.opened(url + "?high_water=8") as healthy:
         await stalled.open()
         try:
             await stalled.subscribe(["t"])
