@@ -1,0 +1,24 @@
+"""The stores that the conformance tests run on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from brokerkm.store import GroupRecord, MemoryStore, SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from brokerkm.store import Store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Store]:
+    """Open a store that holds the group g at epoch 0."""
+    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "brokerkm.sqlite")
+    opened.create_group(GroupRecord("g", bytes(32), 4), [])
+    yield opened
+    opened.close()
