@@ -53,7 +53,7 @@ def sign_all(key: Ed25519PrivateKey, bodies: Sequence[bytes], contexts: Sequence
         root, proofs = root_and_proofs([leaf_hash(data) for data in signed[start : start + BLOCK_SIZE]])
         signature = pack(key.sign(_BLOCK_LABEL + root))
         block = bodies[start : start + BLOCK_SIZE]
-        messages += [body + pack(proof or None) + signature for body, proof in zip(block, proofs, strict=True)]
+        messages += [body + pack(proof) + signature for body, proof in zip(block, proofs, strict=True)]
     return messages
 
 
