@@ -105,7 +105,7 @@ def test_default_limit_is_16_kib() -> None:
 
 @pytest.mark.parametrize(
     ("depth", "field"),
-    [(1, "nonce"), (511, "nonce"), (512, "nonce"), (1022, "nonce"), (1023, "message"), (16000, "message")],
+    [(1, "nonce"), (511, "nonce"), (512, "nonce"), (1022, "nonce"), (1025, "message"), (16000, "message")],
 )
 def test_nesting_is_refused_at_any_depth(depth: int, field: str) -> None:
     """Arrays within arrays end in a refusal, never in another error."""
