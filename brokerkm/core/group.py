@@ -110,6 +110,11 @@ class Group:
             raise UsageError(message)
         self._pending[member] = Eviction(member, reason)
 
+    def discard(self) -> None:
+        """Forget all changes that wait."""
+        self._pending.clear()
+        self._rotations.clear()
+
     def rotate(self, level: int | None = None, index: int = 0, *, deep: bool = False) -> None:
         """Queue new keys for a node (by default the root) and its ancestors, and all inner nodes below if `deep`.
 
@@ -187,7 +192,7 @@ class Group:
             tree.set(level, nodes)
         tree.count_members([slot for _, slot in change.removed], -1)
         tree.count_members([seat.slot for seat in new], 1)
-        self.epoch, self.time = change.epoch, change.time
+        self.epoch, self.time = change.epoch, max(self.time, change.time)
         self._pending = {member: waiting for member, waiting in self._pending.items() if waiting not in commit.served}
         self._rotations -= commit.served
 
