@@ -158,13 +158,16 @@ class KeyTree:
             StoreError: a page cannot be one of this tree.
         """
         tree = cls(degree)
+        if not 1 <= height <= MAX_LEVEL:
+            message = f"stored height {height} is not 1 to {MAX_LEVEL}"
+            raise StoreError(message)
         tree.extend(height, 1)
         tree.height = height
         for level, number, page in pages:
             count, rest = divmod(len(page), RECORD_SIZE)
-            first, room = PAGE_NODES * number, degree ** max(height - level, 0)
+            first, room = PAGE_NODES * number, min(degree ** max(height - level, 0), MAX_SLOTS)
             fits = 0 <= level <= height and number >= 0 and 0 < count <= PAGE_NODES and first + count <= room
-            if rest or not fits or (level == height and first):
+            if rest or not fits:
                 message = f"stored page {number} of level {level} does not fit a tree of height {height}"
                 raise StoreError(message)
             tree.levels[level].put(first, count, page, leaves=level == 0)
@@ -184,7 +187,7 @@ class KeyTree:
                 for slot in occupied:
                     members[slot // self.degree] += 1
             else:
-                for index, count in enumerate(below):
+                for index, count in enumerate(below[: len(members) * self.degree]):  # what is beyond is empty
                     members[index // self.degree] += count
 
 
