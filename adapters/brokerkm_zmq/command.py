@@ -58,13 +58,12 @@ def zmq_forwarder(
     listen_options = Options(role=Role.SERVER, key_file=listen_key, parameters=parameters)
     try:
         forwarder = Forwarder(upstream, upstream_options, listen, listen_options, filters or ("#",))
-        click.echo(f"forwarding {upstream} to {listen}", err=True)
-        asyncio.run(_run(forwarder, members))
+        asyncio.run(_run(forwarder, members, f"forwarding {upstream} to {listen}"))
     except BrokerkmError as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _run(forwarder: Forwarder, members: str | None) -> None:
+async def _run(forwarder: Forwarder, members: str | None, ready: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -78,4 +77,4 @@ async def _run(forwarder: Forwarder, members: str | None) -> None:
             click.echo(f"not reloaded: {error}", err=True)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    await forward(forwarder, stop)
+    await forward(forwarder, stop, lambda: click.echo(ready, err=True))

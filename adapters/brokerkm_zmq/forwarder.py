@@ -28,7 +28,7 @@ from brokerkm_zmq.member import Member
 from brokerkm_zmq.submitter import WINDOW, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from brokerkm.transport import Options
     from brokerkm_zmq.hub import Reply
@@ -161,10 +161,12 @@ class Forwarder:
         reply(error)
 
 
-async def forward(forwarder: Forwarder, stop: asyncio.Event) -> None:
-    """Run a forwarder until `stop` is set; raises as `Forwarder.open` does."""
+async def forward(forwarder: Forwarder, stop: asyncio.Event, ready: Callable[[], None] | None = None) -> None:
+    """Run a forwarder until `stop` is set; calls `ready` when it is open, raises as `Forwarder.open` does."""
     await forwarder.open()
     try:
+        if ready is not None:
+            ready()
         await stop.wait()
     finally:
         await forwarder.close()

@@ -100,7 +100,6 @@ class Subscriber:
         self._burst = max(1, min(burst, wire.MAX_FILTERS))
         self._next = 0
         self._beat: int | None = None
-        self._trusted_from = 0  # answers to commands before this one do not tell the beat
         self._pages: set[asyncio.Task[None]] = set()
         self._warner = rules.Warner(_log)
         self._task = asyncio.get_running_loop().create_task(self._read(), name="zmq deliveries")
@@ -116,7 +115,6 @@ class Subscriber:
 
     def _broken(self, reason: str) -> None:
         self._beat = None
-        self._trusted_from = self._next + 1
         self._on_break(reason)
 
     # What comes down
@@ -178,7 +176,7 @@ class Subscriber:
             if any(topics.matches(pattern, received.head.topic) for pattern in asked.wanted):
                 await self._deliver(received)
         elif kind is wire.Direct.ACK and len(frames) == 4:  # noqa: PLR2004 - direct, beat, serial, error
-            self._on_acknowledged(identity, wire.read_number(frames[1]))
+            self._on_acknowledged(wire.read_number(frames[1]))
             if not asked.acknowledged.done():
                 asked.acknowledged.set_result((wire.read_number(frames[2]), frames[3][: wire.MAX_TEXT]))
         elif kind is wire.Direct.END and len(frames) == 2 and len(frames[1]) in (0, 16):  # noqa: PLR2004 - cursor
@@ -189,9 +187,7 @@ class Subscriber:
             message = "answer of unknown form"
             raise wire.MalformedError(message)
 
-    def _on_acknowledged(self, identity: int, beat: int) -> None:
-        if identity < self._trusted_from:
-            return
+    def _on_acknowledged(self, beat: int) -> None:
         if self._beat is None:
             self._beat = beat
         elif beat != self._beat:

@@ -50,6 +50,25 @@ async def test_a_thousand_last_values_come_by_a_wildcard_through_a_small_queue(u
         assert [Delivery(item.topic, item.payload, retained=True) for item in wanted] == found
 
 
+async def test_a_value_that_came_live_does_not_come_again_with_a_later_page(url: str) -> None:
+    """What changed after the subscription is not also a last value."""
+    async with hub.opened(url, Role.SERVER) as server:
+        await server.transport.publish_batch([Outgoing(f"n/{index}", b"old", retain=True) for index in range(1000)])
+        member = ZmqTransport(url, Options(queue_size=16))
+        await member.open()
+        try:
+            await member.subscribe(["n/+"])
+            await server.transport.publish(Outgoing("n/999", b"new", retain=True))
+            reader = hub.Watched(member)
+            await reader.until(lambda _: len(reader.delivered) >= 1000)
+            await server.transport.publish(Outgoing("n/end", b""))
+            await reader.until(lambda _: reader.delivered[-1].topic == "n/end")
+            found = [item for item in reader.delivered if item.topic == "n/999"]
+            assert found == [Delivery("n/999", b"new")]
+        finally:
+            await member.close()
+
+
 async def test_a_thousand_exact_topics_have_their_last_values(url: str) -> None:
     """More filters than one command takes are subscribed at once."""
     async with hub.opened(url, Role.SERVER) as server, hub.opened(url) as member:

@@ -6,10 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq
 from brokers import hub
 
 from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, Role
-from brokerkm_zmq import ZmqTransport
+from brokerkm_zmq import ZmqTransport, settings, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,9 @@ async def test_others_lose_nothing_and_see_no_gap(url: str) -> None:
             await flood(server, "t", 300)
             found = await healthy.deliveries(300)
             assert list(range(300)) == [int(item.payload[:6]) for item in found]
+            await healthy.transport.subscribe(["more"])  # its answer shows the beat
+            beats = healthy.transport._end.subscriber._beat, server.transport._end.hub._beat  # type: ignore[union-attr]
+            assert beats[0] == beats[1] > 0
             assert [Connected()] == [item for item in healthy.seen if not isinstance(item, Delivery)]
         finally:
             await stalled.close()
@@ -105,6 +109,29 @@ async def test_a_subscriber_that_keeps_up_in_the_end_loses_nothing(url: str) -> 
             assert list(range(200)) == numbers
         finally:
             await slow.close()
+
+
+async def test_answers_that_do_not_fit_are_a_gap_too(url: str) -> None:
+    """Who asks and does not read misses answers, and sees that it did."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    xsub = context.socket(zmq.XSUB)
+    xsub.set(zmq.RCVHWM, 8)
+    xsub.set(zmq.RCVTIMEO, 5000)
+    try:
+        async with hub.opened(url + TINY, Role.SERVER) as server:
+            await server.transport.publish(Outgoing("t", bytes(BIG), retain=True))
+            xsub.connect(settings.endpoints(url, Role.MEMBER)[0])
+            for number in range(300):
+                xsub.send(b"\x01" + wire.command(wire.Command(number, wire.Op.SUBSCRIBE, ("t",))))
+            beats = []
+            while not beats:
+                frames = await asyncio.to_thread(xsub.recv_multipart)
+                if frames[0][:1] == wire.BEAT:
+                    beats.append(wire.read_number(frames[0][1:]))
+            assert beats[0] > 1  # the first, which says so, is the one that was missed
+    finally:
+        xsub.close(linger=0)
+        context.term()
 
 
 async def test_a_page_that_does_not_fit_is_asked_for_again(url: str) -> None:
