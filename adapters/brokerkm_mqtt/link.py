@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -154,8 +154,7 @@ class Link(asyncio.Protocol):
                 sent = self._client.subscribe([(pattern, 1) for pattern in batch])
             answers.append(self._answer(sent))
         refused: list[tuple[str, str]] = []
-        for batch, answer in zip(batches, answers, strict=True):
-            codes = await answer
+        for batch, codes in zip(batches, await asyncio.gather(*answers), strict=True):
             if len(codes) != len(batch):
                 message = "a SUBACK for another number of filters"
                 raise self._broken(message)
@@ -165,8 +164,7 @@ class Link(asyncio.Protocol):
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """Unsubscribe; filters that were not subscribed do not matter."""
         batches = [filters[i : i + FILTERS_A_SUBSCRIBE] for i in range(0, len(filters), FILTERS_A_SUBSCRIBE)]
-        for answer in [self._answer(self._client.unsubscribe(list(batch))) for batch in batches]:
-            await answer
+        await asyncio.gather(*[self._answer(self._client.unsubscribe(list(batch))) for batch in batches])
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - bounds the farewell, after which it is cut short
         """Say goodbye and wait until the network is closed."""
@@ -213,11 +211,9 @@ class Link(asyncio.Protocol):
         self._reason = reason
         if self._timer is not None:
             self._timer.cancel()
-        if not self.established.done():
-            self.established.set_exception(HungUpError(reason))
+        _fail(self.established, HungUpError(reason))
         for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(LinkLostError(reason))
+            _fail(answer, LinkLostError(reason))
         self._closed.set_result(None)
         self._owner.lost(self, reason)
 
@@ -339,7 +335,7 @@ class Link(asyncio.Protocol):
             parcel.settle(_explained(code) if code.is_failure else None)
 
     def _on_answer(self, _client: Client, _userdata: object, mid: int, codes: list[ReasonCode], _p: object) -> None:
-        answer = self._answers.pop(mid, None)
+        answer = self._answers.get(mid)
         if answer is not None and not answer.done():
             answer.set_result(codes)
 
@@ -348,9 +344,16 @@ class Link(asyncio.Protocol):
         if mid is None or code is not MQTTErrorCode.MQTT_ERR_SUCCESS or not self.is_open:
             raise LinkLostError(self._reason or code.name)
         self._answers[mid] = answer = self._loop.create_future()
+        answer.add_done_callback(lambda _: self._answers.pop(mid, None))
         self._acknowledge()
         self._resume()
         return answer
+
+
+def _fail(answer: asyncio.Future[Any], error: TransportError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # seen: asyncio need not complain if nobody waits any more
 
 
 def _explained(code: ReasonCode) -> str:

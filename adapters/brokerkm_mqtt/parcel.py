@@ -29,3 +29,4 @@ class Parcel:
         else:
             text = f"the broker did not take {len(self.message.payload)} bytes for {self.message.topic!r}: {refusal}"
             self.accepted.set_exception(TransportError(text))
+            self.accepted.exception()  # seen: asyncio need not complain if its publisher has given up

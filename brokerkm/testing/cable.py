@@ -85,7 +85,9 @@ class Cable:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_CHUNK):
-            await self._flowing.wait()
+        data = b"-"
+        while data:
+            data = await reader.read(_CHUNK)
+            await self._flowing.wait()  # also with the news that the other end has closed
             writer.write(data)
             await writer.drain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from brokerkm.errors import TransportError
 from brokerkm.testing import Listener
 from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, create
+from brokerkm_mqtt import MqttTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from brokerkm.transport import Transport
 
 CONNACK = b"\x20\x03\x00\x00\x00"
-CONNACK_311 = b"\x20\x02\x00\x00"
-CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ = 1, 3, 4, 8, 10, 12
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ = 1, 3, 4, 8, 12
 
 
 def publish(topic: bytes, payload: bytes, mid: int = 0) -> bytes:
@@ -44,7 +45,7 @@ class ScriptedBroker:
         self.connack = CONNACK
         self.suback: bytes | None = None  # reason codes; None to grant each filter
         self.puback: bytes | None = b"\x00"  # reason code; None to stay silent
-        self.greeting = b""
+        self.silent = False  # as to SUBSCRIBE
         self.port = 0
         self.received: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self.writer: asyncio.StreamWriter | None = None
@@ -98,8 +99,8 @@ class ScriptedBroker:
         body = await reader.readexactly(length | byte << shift)
         self.received.put_nowait((kind, body))
         if kind == CONNECT:
-            writer.write(self.connack + self.greeting)
-        elif kind == SUBSCRIBE:
+            writer.write(self.connack)
+        elif kind == SUBSCRIBE and not self.silent:
             codes = self.suback or b"\1" * _filters(body)
             writer.write(bytes([0x90, 3 + len(codes)]) + body[:2] + b"\0" + codes)
         elif kind == PUBLISH and self.puback is not None:
@@ -247,6 +248,26 @@ async def test_unacknowledged_publish_fails_in_time(broker: ScriptedBroker) -> N
     async with connected(broker, timeout=0.3) as transport:
         with pytest.raises(TransportError, match="has not acknowledged"):
             await transport.publish(Outgoing("t", b""))
+
+
+async def test_given_up_answers_are_forgotten(broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody waits for any more leaves neither a trace nor a complaint of asyncio's."""
+    async with connected(broker, timeout=0.2) as transport:
+        broker.puback = None
+        broker.silent = True
+        for question in (
+            transport.publish_batch([Outgoing("t", b"1"), Outgoing("t", b"2")]),
+            transport.subscribe([f"t/{index}" for index in range(20)]),
+            transport.unsubscribe(["t"]),
+        ):
+            with pytest.raises(TransportError):
+                await question
+        assert isinstance(transport, MqttTransport)
+        assert transport._link is not None
+        assert not transport._link._answers
+        broker.silent = False
+    gc.collect()
+    assert not [line for line in caplog.messages if "never retrieved" in line]
 
 
 async def test_failed_publish_is_not_sent_again(broker: ScriptedBroker) -> None:
