@@ -30,7 +30,6 @@ class Port:
         self.socket = socket
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
         self._stirred = asyncio.Event()
         self._due = False
         self._descriptor = cast("int", socket.getsockopt(zmq.FD))
@@ -53,8 +52,6 @@ class Port:
         state = cast("int", self.socket.getsockopt(zmq.EVENTS))
         if state & zmq.POLLIN:
             self._readable.set()
-        if state & zmq.POLLOUT:
-            self._writable.set()
 
     async def readable(self) -> None:
         """Return when a message may be there; reading may still find none."""
@@ -113,13 +110,6 @@ class Port:
         except zmq.Again:
             return False
         return True
-
-    async def send(self, frames: Sequence[bytes]) -> None:
-        """Send a message, after waiting for room."""
-        while not self.try_send(frames):
-            self._writable.clear()
-            self._check_soon()
-            await self._writable.wait()
 
     def close(self, linger: float) -> None:
         """Close; libzmq goes on sending for at most `linger` seconds."""

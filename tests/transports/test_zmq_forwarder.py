@@ -157,6 +157,22 @@ async def test_what_is_for_one_member_stays_so(urls: tuple[str, str], tmp_path: 
             await alice.transport.request("bkm/1/g/r/alice", b"late")
 
 
+async def test_what_a_forwarder_cannot_keep_is_said(urls: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """Its cache is smaller than the hub's: it goes on with what fits, and its log says so."""
+    root, branch = urls
+    async with (
+        hub.opened(root, Role.SERVER) as server,
+        forwarding(root, branch + "?cache_topics=1"),
+        hub.opened(branch) as member,
+    ):
+        await member.transport.subscribe(["#"])
+        for topic in ("a", "b"):
+            await server.transport.publish(Outgoing(topic, b"kept", retain=True))
+        await server.transport.publish(Outgoing("end", b""))
+        assert [item.topic for item in await member.deliveries(2)] == ["a", "end"]
+    assert "not forwarded" in caplog.text
+
+
 async def test_a_forwarder_without_a_hub_does_not_start(urls: tuple[str, str]) -> None:
     """It fails like a member, and leaves its own address free."""
     root, branch = urls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
@@ -14,6 +15,9 @@ from brokers import hub
 from brokerkm.errors import TransportError
 from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, Role
 from brokerkm_zmq import ZmqTransport, settings, wire
+
+if TYPE_CHECKING:
+    import pathlib
 
 
 @pytest.fixture
@@ -316,3 +320,34 @@ async def test_something_else_at_the_address_is_no_hub(url: str, raw: Connect) -
         with pytest.raises(TransportError, match="not a hub"):
             await transport.open()
     await transport.close()
+
+
+async def test_a_hub_that_takes_no_commands_is_given_up(url: str, raw: Connect) -> None:
+    """It answers submissions, but no subscription: opening fails in time."""
+    router = raw(zmq.ROUTER, url, bind=True)
+    raw(zmq.XPUB, url, bind=True)
+
+    def answer() -> None:
+        frames = router.recv_multipart()
+        router.send_multipart([*frames[:2], b"", wire.number(1000) + wire.number(10)])
+
+    transport = ZmqTransport(url, Options(timeout=1.5))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(answer))
+        with pytest.raises(TransportError, match="subscribe: the hub did not answer within"):
+            await transport.open()
+    await transport.close()
+
+
+async def test_nonsense_to_the_gatekeeper_lets_nobody_in(tmp_path: pathlib.Path, url: str) -> None:
+    """It answers what can be answered, with a refusal."""
+    (tmp_path / "members").write_text("")
+    async with hub.opened(f"{url}?curve=new&members={tmp_path}/members", Role.SERVER) as server:
+        context = server.transport._end.hub._context  # type: ignore[union-attr]
+        with context.socket(zmq.DEALER) as asker:
+            asker.connect("inproc://zeromq.zap.01")
+            asker.send_multipart([b"", b"1.0"])
+            for request in ([b"1.0", b"7"], [b"1.0", b"7", b"", b"", b"", b"CURVE", b"short"]):
+                asker.send_multipart([b"", *request])
+                assert await asyncio.to_thread(asker.poll, 5000)
+                assert asker.recv_multipart()[1:4] == [b"1.0", b"7", b"400"]

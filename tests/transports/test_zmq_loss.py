@@ -142,3 +142,22 @@ async def test_a_page_that_does_not_fit_is_asked_for_again(url: str) -> None:
             await server.transport.publish(Outgoing(name, name.encode() + bytes(BIG), retain=True))
         await member.transport.subscribe(["n/+"])
         await member.until(lambda _: set(names) <= {item.topic for item in member.delivered})
+
+
+async def test_a_hub_that_falls_silent_is_tried_again_until_it_answers(url: str) -> None:
+    """The connection is restored, but no subscription; once the hub obeys again, all is well."""
+    async with hub.opened(url, Role.SERVER) as server, hub.opened(url, timeout=1.2) as member:
+        await member.transport.subscribe(["t"])
+        running = server.transport._end.hub  # type: ignore[union-attr]
+        obey = running._obey
+        ignored = asyncio.Event()
+        running._obey = lambda *_: ignored.set()
+        running.skip()
+        await asyncio.wait_for(ignored.wait(), hub.PATIENCE)
+        await member.until(lambda seen: isinstance(seen[-1], Disconnected))
+        ignored.clear()
+        await asyncio.wait_for(ignored.wait(), hub.PATIENCE)
+        running._obey = obey
+        await member.reconnected()
+        await server.transport.publish(Outgoing("t", b"heard"))
+        await member.until(lambda _: member.delivered[-1:] == [Delivery("t", b"heard")])
