@@ -15,7 +15,7 @@ from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, 
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.crypto import Random, Suite, load_signing_key
 from brokerkm.core.directory import Directory
-from brokerkm.core.names import MAX_LEVEL, MAX_SLOTS, check_identifier
+from brokerkm.core.names import MAX_SLOTS, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon
@@ -283,9 +283,6 @@ class Group:
         height = self.tree.height
         while slots > self.tree.degree**height:
             height += 1
-        if height > MAX_LEVEL:
-            message = f"group {self.name} cannot grow further"
-            raise UsageError(message)
         self.tree.extend(height, max(slots, self.tree.used))
         return height
 
