@@ -71,7 +71,7 @@ class SlowTree:
             self.height += 1
 
     def _named(self, level: int, index: int, deep: bool) -> set[Node]:  # noqa: FBT001 - a rotation as it is queued
-        """Return what a rotation makes fresh: its node, if it has a key, what is above it, and what is below if deep."""
+        """Return what a rotation makes fresh: its node, if it has a key, and what is above, and below if deep."""
         found = set[Node]()
         for low, place in self.versions:
             inside = low <= level and place // self.degree ** (level - low) == index
