@@ -1,0 +1,54 @@
+"""Stores and transports that fail when a test says so, as a crash or a broken disk or broker looks from inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from brokerkm.errors import StoreError, TransportError
+from brokerkm.store import SqliteStore
+from brokerkm_memory import MemoryTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from brokerkm.store import CommitRecord
+    from brokerkm.transport import Outgoing
+
+
+class FaultyStore(SqliteStore):
+    """A store whose calls named in `broken` raise, before they have done anything."""
+
+    broken: frozenset[str] = frozenset()
+
+    def _check(self, call: str) -> None:
+        if call in self.broken:
+            message = f"{call}: the disk is full"
+            raise StoreError(message)
+
+    def record_commit(self, group: str, commit: CommitRecord) -> int:
+        """Store a commit, or raise."""
+        self._check("record_commit")
+        return super().record_commit(group, commit)
+
+    def mark_published(self, group: str, sequence: int) -> None:
+        """Mark, or raise."""
+        self._check("mark_published")
+        super().mark_published(group, sequence)
+
+
+class FaultyTransport(MemoryTransport):
+    """A transport that records what it is given, and refuses to publish while `broken`."""
+
+    broken: bool = False
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.sent: list[Outgoing] = []
+
+    async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
+        """Publish, or raise."""
+        if self.broken:
+            message = "the broker is away"
+            raise TransportError(message)
+        await super().publish_batch(messages)
+        self.sent += messages
