@@ -1,0 +1,1 @@
+"""The wire contract's tests: its CDDL, its vectors and the script that makes them."""
