@@ -8,7 +8,7 @@ replaced or dropped are overwritten in place. The tree knows nothing of members'
 
 from __future__ import annotations
 
-import sys
+import struct
 from array import array
 from typing import TYPE_CHECKING, Final
 
@@ -45,9 +45,9 @@ class Level:
         self.extend(first + count, leaves=leaves)
         keys_end = KEY_SIZE * count
         self.keys[KEY_SIZE * first : KEY_SIZE * (first + count)] = page[:keys_end]
-        self.births[first : first + count] = _big_endian(array("Q", page[keys_end : keys_end + 8 * count]))
+        self.births[first : first + count] = array("Q", struct.unpack_from(f">{count}Q", page, keys_end))
         if not leaves:
-            self.steps[first : first + count] = _big_endian(array("H", page[keys_end + 8 * count :]))
+            self.steps[first : first + count] = array("H", struct.unpack_from(f">{count}H", page, keys_end + 8 * count))
 
     def extend(self, size: int, *, leaves: bool) -> None:
         """Have room for at least `size` nodes; leaves never ratchet and are their own member."""
@@ -148,7 +148,7 @@ class KeyTree:
             if index in changes:
                 at = index - first
                 keys[KEY_SIZE * at : KEY_SIZE * (at + 1)], births[at], steps[at] = changes[index]
-        return bytes(keys) + _big_endian(births).tobytes() + _big_endian(steps).tobytes()
+        return bytes(keys) + struct.pack(f">{end - first}Q{end - first}H", *births, *steps)
 
     @classmethod
     def load(cls, degree: int, height: int, pages: Iterable[tuple[int, int, bytes]]) -> KeyTree:
@@ -189,10 +189,3 @@ class KeyTree:
             else:
                 for index, count in enumerate(below[: len(members) * self.degree]):  # what is beyond is empty
                     members[index // self.degree] += count
-
-
-def _big_endian(numbers: array[int]) -> array[int]:
-    """Return `numbers` in the byte order of stored pages, or back from it."""
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
