@@ -28,7 +28,15 @@ class Lazy(NamedTuple):
 
 
 class FailedError(click.ClickException):
-    """An expected failure, said in full: what happened, what it means, what to do; exits 1."""
+    """An expected failure, said in full: what happened, what it means, what to do.
+
+    Args:
+        exit_code: 1, or 2 if what was asked for cannot be done.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print to standard error."""
@@ -74,12 +82,9 @@ class LazyGroup(click.Group):
         """Run the command; turn the errors that brokerkm raises on purpose into a sentence and an exit status."""
         try:
             return super().invoke(ctx)
-        except StateError as error:
-            raise FailedError(str(error)) from error
-        except UsageError as error:
-            raise click.UsageError(str(error)) from error
         except BrokerkmError as error:
-            raise FailedError(str(error)) from error
+            wrong = isinstance(error, UsageError) and not isinstance(error, StateError)
+            raise FailedError(str(error), 2 if wrong else 1) from error
 
     def _plugin_names(self) -> list[str]:
         if not self._plugins:

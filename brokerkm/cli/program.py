@@ -9,10 +9,27 @@ import click
 from brokerkm.cli.lazy import Lazy, LazyGroup
 
 _COMMANDS: Final = {
+    "demo": Lazy("brokerkm.demo.command:demo", "Watch a fleet form, talk, evict a device and go on."),
+    "serve": Lazy("brokerkm.cli.serving:serve", "Run the key server, with a broker of its own if need be."),
+    "group": Lazy("brokerkm.cli.groups:group", "Create groups, look at them, renew their keys."),
+    "member": Lazy("brokerkm.cli.members:member", "List members, admit devices, evict them."),
+    "invite": Lazy("brokerkm.cli.invitation:invite", "Make an invitation for devices."),
+    "join": Lazy("brokerkm.cli.joining:join", "Join a group, on the device."),
+    "leave": Lazy("brokerkm.cli.joining:leave", "Leave a group for good, on the device."),
+    "identity": Lazy("brokerkm.cli.joining:identity", "Print this device's public key."),
+    "pub": Lazy("brokerkm.cli.publishing:pub", "Publish messages that only members can read."),
+    "sub": Lazy("brokerkm.cli.subscribing:sub", "Print the messages of members."),
     "inspect": Lazy("brokerkm.cli.inspection:inspect", "Show what is in a captured message."),
+    "bench": Lazy("brokerkm.bench.command:bench", "Measure the core beside its floors and rivals."),
+    "completion": Lazy("brokerkm.cli.completion:completion", "Print a shell's completion script."),
 }
 
 _EXAMPLES: Final = """\b
+Examples:
+  brokerkm demo                             see it all at work
+  brokerkm serve                            begin; it says what to do next
+  brokerkm COMMAND --help                   options and examples of a command
+\b
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
 

@@ -1,0 +1,140 @@
+"""`brokerkm group`: create, list, show, rotate."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from brokerkm.cli.administration import administer, describe, resolve_group
+from brokerkm.cli.options import server_state_option
+from brokerkm.cli.output import json_option, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from brokerkm.service import AdminApi, GroupInfo, Outcome
+
+_SUITES: Final = ("x25519", "mlkem768-x25519")
+
+
+@click.group()
+def group() -> None:
+    """Create groups, look at them, renew their keys."""
+
+
+@group.command(
+    epilog="""\b
+Examples:
+  brokerkm group create plant
+  brokerkm group create depot --suite mlkem768-x25519 --degree 8 --sign
+"""
+)
+@click.argument("name")
+@click.option("--degree", default=4, show_default=True, type=click.IntRange(2, 64), help="Children of a tree node.")
+@click.option("--suite", default=_SUITES[0], show_default=True, type=click.Choice(_SUITES), help="Seals Welcomes.")
+@click.option("--prefix", default="bkm/1", show_default=True, help="What all topics of the group begin with.")
+@click.option("--beacon-interval", default=30, show_default=True, help="Seconds between Beacons.")
+@click.option("--grace", default=30, show_default=True, help="Seconds that the previous key still opens messages.")
+@click.option("--hold", default=5, show_default=True, help="Seconds that a message waits for its key.")
+@click.option("--max-silence", default=300, show_default=True, help="Seconds without Beacon before members object.")
+@click.option("--send-when-silent", is_flag=True, help="Members go on sending then.")
+@click.option("--sign", is_flag=True, help="Members sign every message with their own key.")
+@server_state_option
+@json_option
+def create(
+    *,
+    name: str,
+    degree: int,
+    suite: str,
+    prefix: str,
+    beacon_interval: int,
+    grace: int,
+    hold: int,
+    max_silence: int,
+    send_when_silent: bool,
+    sign: bool,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Create the group NAME."""
+    from brokerkm.core.crypto import Suite  # noqa: PLC0415 - not for --help
+    from brokerkm.core.policy import Policy  # noqa: PLC0415 - not for --help
+
+    policy = Policy(grace, hold, max_silence, stop_when_silent=not send_when_silent, source_authentication=sign)
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        return await admin.create_group(
+            name,
+            degree=degree,
+            suite=Suite[suite.upper().replace("-", "_")],
+            policy=policy,
+            prefix=prefix,
+            beacon_interval=beacon_interval,
+        )
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command("list", epilog="\b\nExamples:\n  brokerkm group list --json | jq -r .name\n")
+@server_state_option
+@json_option
+def list_(*, state: Path, as_json: bool) -> None:
+    """List all groups; with --json one object a line."""
+
+    async def work(admin: AdminApi) -> list[GroupInfo]:
+        return await admin.list_groups()
+
+    groups = administer(state, work)
+    if as_json:
+        for info in groups:
+            print_json(dataclasses.asdict(info))
+    elif groups:
+        print_table(
+            ("GROUP", "MEMBERS", "EPOCH", "WAITING", "SUITE", "DEGREE"),
+            [(info.name, info.members, info.epoch, info.waiting, info.suite, info.degree) for info in groups],
+        )
+    else:
+        click.echo("no group yet")
+
+
+@group.command(epilog="\b\nExamples:\n  brokerkm group show\n  brokerkm group show plant --json\n")
+@click.argument("name", required=False)
+@server_state_option
+@json_option
+def show(*, name: str | None, state: Path, as_json: bool) -> None:
+    """Show the group NAME, or the only one."""
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        return await admin.show(await resolve_group(admin, name))
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command(epilog="\b\nExamples:\n  brokerkm group rotate\n  brokerkm group rotate plant --all\n")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Renew every key of the tree except the members' own.")
+@server_state_option
+@json_option
+def rotate(*, name: str | None, everything: bool, state: Path, as_json: bool) -> None:
+    """Give the group NAME, or the only one, a new key."""
+
+    async def work(admin: AdminApi) -> tuple[str, Outcome]:
+        found = await resolve_group(admin, name)
+        return found, await admin.rotate(found, everything=everything)
+
+    found, outcome = administer(state, work)
+    if as_json:
+        print_json({"group": found, **dataclasses.asdict(outcome)})
+    else:
+        click.echo(f"group {found} has a new key: {describe(outcome)}")
+
+
+def _print_group(info: GroupInfo, *, as_json: bool) -> None:
+    values = dataclasses.asdict(info)
+    if as_json:
+        print_json(values)
+        return
+    values["policy"] = "\n".join(f"{name} {int(value)}" for name, value in info.policy.items()).replace("_", " ")
+    print_fields({name.replace("_", " "): value for name, value in values.items()})

@@ -1,0 +1,62 @@
+"""The members of this machine: who has joined, and with which descriptor.
+
+Each has a directory ``STATE/GROUP/MEMBER``, which is the SDK's default too, so that an application goes on where
+`brokerkm join` ended. Beside the keys, the descriptor is kept there, without its token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from brokerkm.cli.lazy import FailedError
+from brokerkm.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DESCRIPTOR: Final = "fleet.join"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Home:
+    """Where a member's state is, and its group's descriptor."""
+
+    directory: Path
+    descriptor: Descriptor
+
+    @property
+    def member(self) -> str:
+        """The member's id."""
+        return self.directory.name
+
+    def remember(self) -> None:
+        """Keep the descriptor for the next start, without the token: it has served."""
+        dataclasses.replace(self.descriptor, token=None, token_expires=None).write(self.directory / _DESCRIPTOR)
+
+
+def find(state: Path, group: str | None, member: str | None) -> Home:
+    """Return the member that was named as far as it was, and of which there is one.
+
+    Raises:
+        FailedError: none of that name has joined.
+        click.UsageError: several fit.
+    """
+    found = sorted(state.glob(f"{_pattern(group)}/{_pattern(member)}/{_DESCRIPTOR}"))
+    if not found:
+        who = f"no {member}" if member else "nobody"
+        where = f" group {group}" if group else ""
+        message = f"{who} has joined{where} here (in {state}): `brokerkm join DESCRIPTOR --member NAME` does that"
+        raise FailedError(message)
+    if len(found) > 1:
+        names = ", ".join(f"{path.parent.name} in {path.parent.parent.name}" for path in found)
+        message = f"several members are here, so choose by --member and --group: {names}"
+        raise click.UsageError(message)
+    return Home(found[0].parent, Descriptor.read(found[0]))
+
+
+def _pattern(name: str | None) -> str:
+    """Return a glob that matches `name` alone, or everything."""
+    return "*" if name is None else "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

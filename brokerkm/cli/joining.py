@@ -1,0 +1,115 @@
+"""`brokerkm join`, `brokerkm leave`, `brokerkm identity`: a device and its place in a group."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from brokerkm.cli.home import Home, find
+from brokerkm.cli.options import check_url, login_options, member_state_option
+from brokerkm.cli.output import json_option, print_json
+from brokerkm.descriptor import MAX_SIZE, Descriptor
+from brokerkm.transport import Role
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from brokerkm.transport import Options
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  brokerkm join fleet.join --member pump-7
+  brokerkm join - --member pump-7 < fleet.join
+"""
+)
+@click.argument("descriptor", type=click.Path(allow_dash=True))
+@click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
+@click.option("--broker", callback=check_url, help="URL of the broker.  [default: the descriptor's]")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the key server.")
+@click.option("--rejoin", is_flag=True, help="Ask for a place again after an eviction.")
+@login_options(Role.MEMBER)
+@member_state_option
+@json_option
+def join(
+    *,
+    descriptor: str,
+    member: str,
+    broker: str | None,
+    timeout: float,
+    rejoin: bool,
+    options: Options,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Join the group that the file DESCRIPTOR describes (- for standard input), and keep the keys.
+
+    A member that has joined already is resumed and says where it stands.
+    """
+    from brokerkm.sdk.sync import connect_sync  # noqa: PLC0415 - not for --help
+
+    read = _read(descriptor)
+    directory = state / read.group / member
+    with connect_sync(
+        broker, read, member=member, state_dir=directory, timeout=timeout, rejoin=rejoin, options=options
+    ) as fleet:
+        Home(directory, read).remember()
+        values = {"member": fleet.member, "group": fleet.group, "epoch": fleet.epoch, "slot": fleet.slot}
+    if as_json:
+        print_json({**values, "state": str(directory)})
+    else:
+        click.echo("{member} is a member of group {group}: epoch {epoch}, slot {slot}".format(**values))
+        click.echo(f"its keys are in {directory}")
+
+
+@click.command(epilog="\b\nExamples:\n  brokerkm identity fleet.join --member pump-7\n")
+@click.argument("descriptor", type=click.Path(allow_dash=True))
+@click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
+@member_state_option
+@json_option
+def identity(*, descriptor: str, member: str, state: Path, as_json: bool) -> None:
+    """Print this device's public key, made if it is new.
+
+    Whoever runs the server lists it with `brokerkm member add MEMBER KEY`; then the device may join without a token.
+    """
+    import brokerkm  # noqa: PLC0415 - not for --help
+
+    read = _read(descriptor)
+    directory = state / read.group / member
+    key = brokerkm.identity(read, member=member, state_dir=directory).hex()
+    if as_json:
+        print_json({"member": member, "group": read.group, "identity": key})
+    else:
+        click.echo(key)
+
+
+@click.command(epilog="\b\nExamples:\n  brokerkm leave --member pump-7\n")
+@click.option("-i", "--member", help="Which member.  [default: the only one here]")
+@click.option("-g", "--group", help="Of which group.  [default: the only one here]")
+@click.option("--broker", callback=check_url, help="URL of the broker.  [default: as when it joined]")
+@login_options(Role.MEMBER)
+@member_state_option
+def leave(
+    *,
+    member: str | None,
+    group: str | None,
+    broker: str | None,
+    options: Options,
+    state: Path,
+) -> None:
+    """Leave the group for good; the others get a new key."""
+    from brokerkm.sdk.sync import connect_sync  # noqa: PLC0415 - not for --help
+
+    home = find(state, group, member)
+    with connect_sync(broker, home.descriptor, member=home.member, state_dir=home.directory, options=options) as fleet:
+        fleet.leave()
+    click.echo(f"{home.member} has left group {home.descriptor.group}")
+
+
+def _read(descriptor: str) -> Descriptor:
+    if descriptor == "-":
+        return Descriptor.from_json(sys.stdin.read(MAX_SIZE + 1))
+    return Descriptor.read(descriptor)

@@ -1,0 +1,103 @@
+"""Options that several commands share: where state is kept, and how to reach the broker."""
+
+from __future__ import annotations
+
+import functools
+import os
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import click
+
+from brokerkm.transport import Options, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_F = TypeVar("_F", bound="Callable[..., object]")
+
+_MAX_PASSWORD: Final = 65535  # bytes; MQTT 5, section 3.1.3.6
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_LOGIN_FILES: Final = {
+    "ca_file": "TLS trust anchor, or the hub's CURVE public key.",
+    "cert_file": "TLS client certificate.",
+    "key_file": "Key of the client certificate, or a CURVE key.",
+}
+_DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
+
+
+def state_home() -> Path:
+    """Return where programs keep their state (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
+
+
+def server_state_option(command: _F) -> _F:
+    """Give a command ``--state`` for the directory of a key server."""
+    return click.option(
+        "--state",
+        type=_DIRECTORY,
+        envvar="BROKERKM_SERVER_STATE",
+        default=lambda: state_home() / "brokerkm-server",
+        show_default="$BROKERKM_SERVER_STATE or ~/.local/state/brokerkm-server",
+        help="Directory of the key server.",
+    )(command)
+
+
+def member_state_option(command: _F) -> _F:
+    """Give a command ``--state`` for the directory that holds the members of this machine."""
+    return click.option(
+        "--state",
+        type=_DIRECTORY,
+        envvar="BROKERKM_STATE",
+        default=lambda: state_home() / "brokerkm",
+        show_default="$BROKERKM_STATE or ~/.local/state/brokerkm",
+        help="Directory of this machine's members.",
+    )(command)
+
+
+def login_options(role: Role) -> Callable[[_F], _F]:
+    """Give a command the options of the broker's own authentication and TLS; it receives them as `options`."""
+
+    def decorate(command: _F) -> _F:
+        @functools.wraps(command)
+        def run(**values: Any) -> object:  # noqa: ANN401 - whatever the command's other options are
+            password: Path | None = values.pop("password_file")
+            values["options"] = Options(
+                role=role,
+                username=values.pop("username"),
+                password=None if password is None else _read_password(password),
+                ca_file=values.pop("ca_file"),
+                cert_file=values.pop("cert_file"),
+                key_file=values.pop("key_file"),
+            )
+            return command(**values)
+
+        wrapped: Callable[..., object] = run
+        for name, text in reversed(_LOGIN_FILES.items()):
+            wrapped = click.option(f"--{name.replace('_', '-')}", type=click.Path(dir_okay=False), help=text)(wrapped)
+        wrapped = click.option("--password-file", type=_FILE, help="File with the password at the broker.")(wrapped)
+        return cast("_F", click.option("--username", help="User name at the broker.")(wrapped))
+
+    return decorate
+
+
+def check_url(_context: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+    """Refuse a URL with a password: everybody on this machine can read the command lines of others."""
+    if url is not None and urllib.parse.urlsplit(url).password is not None:
+        message = "a password on the command line is seen by others: use --username and --password-file"
+        raise click.BadParameter(message)
+    return url
+
+
+def _read_password(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(_MAX_PASSWORD).rstrip("\r\n")
+    except OSError as error:
+        message = f"password file {path}: {error.strerror}"
+        raise click.UsageError(message) from error
+    except UnicodeDecodeError:
+        message = f"password file {path}: it is not UTF-8"
+        raise click.UsageError(message) from None
