@@ -28,9 +28,6 @@ class Inbox:
         self._changed = asyncio.Event()
         self._closed = False
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def has_room(self, *, urgent: bool) -> bool:
         """Tell whether one more delivery may be queued; `urgent` if an answer waits behind it."""
         return len(self._items) < self._size or (urgent and self._payload < OVERFLOW)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from brokerkm.errors import TransportError, UsageError
 from brokerkm.testing import Cable, Ends, Listener, Site
 from brokerkm.testing.site import PATIENCE, ends_at
-from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, create
+from brokerkm.transport import Connected, Delivery, Disconnected, Options, Outgoing, Role, create
 from brokerkm_mqtt import MqttTransport
 
 if TYPE_CHECKING:
@@ -115,6 +116,43 @@ async def test_slow_caller_keeps_its_connection(ends: Ends) -> None:
     assert waiting == {will}  # neither end has given up the connection
     will.cancel()
     assert list(range(50)) == [one.payload[0] for one in await Listener(member).deliveries(50)]
+
+
+async def test_slow_network_takes_its_time(ends: Ends, cable: Cable) -> None:
+    """What does not fit into a network that stands still waits, and goes out in order when it moves."""
+    server, member = await ends.server(), await ends.member(timeout=PATIENCE)
+    await server.subscribe([ends.topic("1")])
+    cable.freeze()
+    payloads = [bytes([index]) * 200_000 for index in range(100)]
+    batch = asyncio.create_task(member.publish_batch([Outgoing(ends.topic("1"), payload) for payload in payloads]))
+    _, waiting = await asyncio.wait([batch], timeout=0.2)
+    assert waiting == {batch}
+    cable.thaw()
+    heard = [(await Listener(server).delivery()).payload for _ in payloads]
+    await batch
+    assert payloads == heard
+
+
+async def test_close_does_not_wait_for_a_dead_network(ends: Ends, cable: Cable) -> None:
+    """A farewell that is not answered is cut short after the timeout."""
+    member = await ends.member(timeout=0.3)
+    cable.freeze()
+    async with asyncio.timeout(PATIENCE):
+        await member.close()
+    cable.thaw()
+
+
+async def test_life_cycle_mistakes(ends: Ends) -> None:
+    """Use before opening, opening twice and use after closing are told as such."""
+    unopened = ends.site.make(Role.MEMBER)
+    with pytest.raises(TransportError, match="not open"):
+        await unopened.publish(Outgoing(ends.topic("1"), b""))
+    member = await ends.member()
+    with pytest.raises(UsageError, match="opened once"):
+        await member.open()
+    await member.close()
+    with pytest.raises(TransportError, match="closed"):
+        await member.subscribe([ends.topic("1")])
 
 
 async def test_version_is_told(mosquitto: MqttBroker, rabbitmq: MqttBroker, amqtt: MqttBroker) -> None:
