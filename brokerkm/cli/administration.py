@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
-from brokerkm.cli.lazy import FailedError
+from brokerkm.cli.lazy import FailedError, WrongError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +32,7 @@ async def resolve_group(admin: AdminApi, group: str | None) -> str:
 
     Raises:
         FailedError: there is none.
-        click.UsageError: there are several, and none was named.
+        WrongError: there are several, and none was named.
     """
     if group is not None:
         return group
@@ -47,7 +45,7 @@ async def resolve_group(admin: AdminApi, group: str | None) -> str:
             raise FailedError(message)
         case _:
             message = f"there are several groups, so name one: {', '.join(names)}"
-            raise click.UsageError(message)
+            raise WrongError(message)
 
 
 def describe(outcome: Outcome) -> str:

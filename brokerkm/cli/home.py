@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-import click
-
-from brokerkm.cli.lazy import FailedError
+from brokerkm.cli.lazy import FailedError, WrongError
 from brokerkm.descriptor import Descriptor
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def find(state: Path, group: str | None, member: str | None) -> Home:
 
     Raises:
         FailedError: none of that name has joined.
-        click.UsageError: several fit.
+        WrongError: several fit.
     """
     found = sorted(state.glob(f"{_pattern(group)}/{_pattern(member)}/{_DESCRIPTOR}"))
     if not found:
@@ -53,7 +51,7 @@ def find(state: Path, group: str | None, member: str | None) -> Home:
     if len(found) > 1:
         names = ", ".join(f"{path.parent.name} in {path.parent.parent.name}" for path in found)
         message = f"several members are here, so choose by --member and --group: {names}"
-        raise click.UsageError(message)
+        raise WrongError(message)
     return Home(found[0].parent, Descriptor.read(found[0]))
 
 

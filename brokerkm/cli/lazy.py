@@ -28,19 +28,17 @@ class Lazy(NamedTuple):
 
 
 class FailedError(click.ClickException):
-    """An expected failure, said in full: what happened, what it means, what to do.
-
-    Args:
-        exit_code: 1, or 2 if what was asked for cannot be done.
-    """
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    """An expected failure, said in full: what happened, what it means, what to do; exits 1."""
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print to standard error."""
         click.echo(f"brokerkm: {self.format_message()}", err=True)
+
+
+class WrongError(FailedError):
+    """What was asked for cannot be done as it was asked; exits 2."""
+
+    exit_code = 2
 
 
 class LazyGroup(click.Group):
@@ -84,7 +82,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokerkmError as error:
             wrong = isinstance(error, UsageError) and not isinstance(error, StateError)
-            raise FailedError(str(error), 2 if wrong else 1) from error
+            raise (WrongError if wrong else FailedError)(str(error)) from error
 
     def _plugin_names(self) -> list[str]:
         if not self._plugins:
