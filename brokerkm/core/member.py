@@ -67,8 +67,7 @@ class Member:
         names = (profile.group, profile.member)
         self._traffic: Final = Traffic(*names, self._server_key, random(SALT_SIZE), self._reserved)
         self._beacon: Beacon | None = None
-        self._pending: dict[tuple[int, int], Rekey] = {}  # Rekeys that need one which has not come yet
-        self._left_out = False  # a Rekey of this member's bucket had no entry for it
+        self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
         self._missing: dict[Cause, float] = {}  # since when
         self._subgroup_times: dict[tuple[int, int], int] = {}
         self._doubt_data_until = 0.0  # Data that cannot be opened is no reason to be stale again until then
@@ -291,11 +290,10 @@ class Member:
         try:
             outcome = path.apply(rekey, level)
         except RefusedError as error:
-            self._pending.pop((level, index), None)
             if error.reason is not Reason.NO_ENTRY:
+                self._pending.pop((level, index), None)
                 raise
-            self._left_out = True  # the server will say, by a Goodbye or when asked, that this member is out
-            return False
+            outcome = Outcome.AHEAD  # a Welcome with another slot of this bucket may be on its way, or a Goodbye
         if outcome is Outcome.AHEAD:
             waiting = self._pending.get((level, index))
             if waiting is None or waiting.epoch < rekey.epoch:
@@ -334,7 +332,7 @@ class Member:
             now: seconds since 1970.
         """
         memory, path, events = self._memory, self._path(), list[Event]()
-        missing = {Cause.REKEY} if self._pending or self._left_out else set[Cause]()
+        missing = {Cause.REKEY} if self._pending else set[Cause]()
         if self._beacon is not None:
             beacon, root = self._beacon, path.root
             if (beacon.height, beacon.birth) == (path.height, root.birth):
@@ -369,7 +367,8 @@ class Member:
         memory.epoch, memory.policy, memory.certificate = secrets.epoch, secrets.policy, secrets.certificate
         memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(now * 1000)
         memory.heard, self.silent = now, False
-        self._left_out = False
+        # What waits for a key below a slot that this member has no longer would wait for ever.
+        self._pending = {node: rekey for node, rekey in self._pending.items() if node in memory.path.nodes}
         self._traffic.adopt(secrets.policy, self._identity, secrets.certificate, memory.clock_offset)
         events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
         events += self._traffic.use(memory.path.root, now)
@@ -403,7 +402,6 @@ class Member:
         self._pending.clear()
         self._missing.clear()
         self._beacon = None
-        self._left_out = False
         return [Evicted(reason)]
 
     def _receive_subgroup(self, level: int, index: int, payload: bytes) -> list[Event]:
