@@ -1,7 +1,7 @@
 """What `Fleet.events` yields, and to whom.
 
-Events are the member's own (`brokerkm.core.events`) but for messages, those of the transport, and those of saving. They hold up
-nothing: keys move on whether or not somebody reads about it.
+Events are the member's own (`brokerkm.core.events`) but for messages, those of the transport, and those of saving.
+They hold up nothing: keys move on whether or not somebody reads about it.
 """
 
 from __future__ import annotations

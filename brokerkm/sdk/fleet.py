@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from brokerkm.errors import Reason
     from brokerkm.transport import Transport
 
+_FINAL: Final = {RefusalReason.NOT_ADMITTED, RefusalReason.NOT_A_MEMBER}  # what asking again does not change
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,8 +66,9 @@ def connect(
         descriptor: the group's, as a file (``fleet.join``) or read already.
         member: this member's id, unique in the group.
         state_dir: where the keys are kept between two starts, a directory of this member's own; by default
-            ``$XDG_STATE_HOME/brokerkm/GROUP/MEMBER``. If a state is there, the member goes on without asking the server;
-            if not, it joins, with the descriptor's token or by an identity key that the server has listed (`identity`).
+            ``$XDG_STATE_HOME/brokerkm/GROUP/MEMBER``. If a state is there, the member goes on without asking the
+            server; if not, it joins, with the descriptor's token or by an identity key that the server has listed
+            (`brokerkm.identity`).
         timeout: seconds that entering may take, and that `Fleet.publish` waits while the member cannot send.
         rejoin: ask for a place again if the member is out of the group.
         options: how to connect: user name, password, TLS; see `brokerkm.transport.Options`.
@@ -132,11 +135,8 @@ class Fleet:
         clock = Clock()
         try:
             member, is_new = await self._desk.call(lambda: self._home.load(clock))
-            if member.state is State.EVICTED and not self._rejoin:
-                raise self._evicted()
             session = self._session = self._make_session(member, clock, is_new=is_new)
-            await session.open()
-            await self._become_current(session)
+            await self._open(session)
         except BaseException:
             try:
                 await self._close()
@@ -154,9 +154,15 @@ class Fleet:
             if error is None:
                 raise
             _log.warning("%s", trouble)
-        failure = self._opened().error
+        failure = self._entered_session().error
         if failure is not None and error is None:
             raise failure
+
+    async def _open(self, session: Session) -> None:
+        if session.member.state is State.EVICTED and not self._rejoin:
+            raise self._evicted()
+        await session.open()
+        await self._become_current(session)
 
     def _make_session(self, member: Member, clock: Clock, *, is_new: bool) -> Session:
         keeper = Keeper(member, self._home.directory, self._desk, self._pace.save, self._troubled, is_new=is_new)
@@ -186,7 +192,7 @@ class Fleet:
 
     # What applications do.
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, timeout: float | None = None) -> None:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, timeout: float | None = None) -> None:  # noqa: ASYNC109 - for this call alone
         """Send `payload` to the members of the group; returns when the broker has accepted it.
 
         While the member cannot send, because it is catching up, offline, or cannot save its state, this waits.
@@ -248,7 +254,7 @@ class Fleet:
         """Return an iterator over what happens from now on, but for messages; can be had before entering."""
         return self._broadcast.listen()
 
-    async def leave(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of what it promises
+    async def leave(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - for this call alone
         """Leave the group for good: the server takes the member out and rekeys.
 
         Raises:
@@ -357,7 +363,7 @@ class Fleet:
         member = session.member
 
         def is_decided() -> bool:
-            refused = member.state is State.JOINING and session.refusal is RefusalReason.NOT_ADMITTED
+            refused = member.state is State.JOINING and session.refusal in _FINAL
             return session.current or refused or session.error is not None or member.state is State.EVICTED
 
         try:
@@ -366,13 +372,15 @@ class Fleet:
         except TimeoutError:
             raise self._why_not(session) from None
         self._check(session)
+        if session.refusal is RefusalReason.NOT_A_MEMBER and not session.current:
+            raise self._evicted()
         if not session.current:
             raise self._not_admitted()
 
     def _evicted(self) -> EvictedError:
         message = (
-            f"{self.member} is out of group {self.group}: it was evicted or has left. To come back, have its owner admit "
-            "it again and connect with rejoin=True"
+            f"{self.member} is out of group {self.group}: it was evicted or has left. To come back, have the group's "
+            "owner admit it again, and connect with rejoin=True"
         )
         return EvictedError(message)
 

@@ -1,8 +1,8 @@
 """A member whose every change is saved before anything comes of it.
 
 All calls that change the member or read its keys go through one lock. What a call brought is given out, and what it
-sealed is sent, only when the state that it led to is on disk. While the disk does not take it, everybody waits: nothing is delivered or sent,
-the transport slows the network down, and it goes on as soon as a save succeeds.
+sealed is sent, only when the state that it led to is on disk. While the disk does not take it, everybody waits:
+nothing is delivered or sent, the transport slows the network down, and it goes on as soon as a save succeeds.
 """
 
 from __future__ import annotations

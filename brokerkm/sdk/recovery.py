@@ -113,6 +113,15 @@ class Recovery:
         self._attempts += 1
 
     def refused(self, reason: RefusalReason, now: float) -> None:
-        """Note the server's answer; a wrong clock is right now, so the next attempt can follow soon."""
-        if reason is RefusalReason.WRONG_TIME and self._at is not None and self._attempts <= self._pace.syncs:
-            self._at = min(self._at, now)
+        """Note the server's answer.
+
+        A clock that was wrong is right now, and one whose leaf key the server does not know can only join: both need
+        not wait as long as for an answer that has not come, but not for ever so.
+        """
+        if self._at is None or self._attempts > self._pace.syncs:
+            return
+        if reason is RefusalReason.NOT_ADMITTED and self._state is State.STALE:
+            self._attempts = self._pace.syncs
+        elif reason is not RefusalReason.WRONG_TIME:
+            return
+        self._at = min(self._at, now + self._uniform(0.0, self._pace.repeat))

@@ -1,7 +1,7 @@
 """Where a member's state is kept between its starts: one file, replaced as a whole, in a directory of its own.
 
-A write is complete or has not happened: new file, fsync, rename, fsync of the directory. One process at a time holds the
-directory. The file holds keys: it is the owner's alone, and a directory that others can write to is refused.
+A write is complete or has not happened: new file, fsync, rename, fsync of the directory. One process at a time holds
+the directory. The file holds keys: it is the owner's alone, and a directory that others can write to is refused.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class StateDirectory:
         """Take hold of the directory; raises `StoreError` if that cannot be, or another process has it."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                message = f"state directory {self.path} can be written by others: chmod go-w it, or name another"
-                raise StoreError(message)
+            self._check_mode()
             self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             self._take()
         except OSError as error:
@@ -62,6 +60,11 @@ class StateDirectory:
         except BaseException:
             self.close()
             raise
+
+    def _check_mode(self) -> None:
+        if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            message = f"state directory {self.path} can be written by others: chmod go-w it, or name another"
+            raise StoreError(message)
 
     def _take(self) -> None:
         try:

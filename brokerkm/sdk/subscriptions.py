@@ -1,7 +1,8 @@
 """Who receives which application message: iterators over filters, on one connection to the broker.
 
-A filter is subscribed while at least one iterator has it. Every iterator has a queue of its own; while one is full, nothing more is
-taken from the transport, which slows the network down: nothing is dropped, and a slow reader slows all down.
+A filter is subscribed while at least one iterator has it. Every iterator has a queue of its own; while one is full,
+nothing more is taken from the transport, which slows the network down: nothing is dropped, and a slow reader slows
+all down.
 """
 
 from __future__ import annotations
@@ -169,8 +170,8 @@ class Subscriptions:
 class Messages:
     """An iterator over the messages of one filter.
 
-    It is subscribed when it is first asked for a message, or by ``async with``, which also ends it. One that is no longer
-    referred to is ended by that.
+    It is subscribed when it is first asked for a message, or by ``async with``, which also ends it. One that is no
+    longer referred to is ended by that.
     """
 
     def __init__(self, subscriptions: Subscriptions, pattern: str) -> None:

@@ -82,7 +82,7 @@ class SyncIterator(Generic[_Item]):
 
 
 class SyncFleet:
-    """A `Fleet` to be used by ``with``; errors and rules are those of `Fleet`. Its methods may be called from any thread."""
+    """A `Fleet` to be used by ``with``; errors and rules are its own. Its methods may be called from any thread."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet: Final = fleet
