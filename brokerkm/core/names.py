@@ -108,7 +108,7 @@ class Topics:
         if topic.startswith(self.root + "/"):
             match topic[len(self.root) + 1 :].split("/"):
                 case ["n", level, index] if _NUMBER.fullmatch(level) and _NUMBER.fullmatch(index):
-                    if int(level) < MAX_LEVEL and int(index) < MAX_SLOTS:
+                    if int(level) <= MAX_LEVEL and int(index) < MAX_SLOTS:
                         return NodeTopic(int(level), int(index))
                 case ["b"]:
                     return BeaconTopic()
