@@ -1,0 +1,1 @@
+"""The scenarios that the vectors tell, by subject."""
