@@ -17,10 +17,9 @@ from brokerkm.errors import StoreError, TransportError, UsageError
 from brokerkm.transport import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from brokerkm.service.desk import StoreDesk
-    from brokerkm.service.live import LiveGroup
     from brokerkm.store.protocol import Store
     from brokerkm.transport import Transport
 
@@ -33,23 +32,25 @@ _LONGEST_PAUSE: Final = 30.0  # seconds
 
 
 class Publisher:
-    """Publishes what the store holds for `groups`, and answers, as long as `run` runs."""
+    """Publishes what the store holds for the groups that it is woken for, and answers, as long as `run` runs."""
 
-    def __init__(self, transport: Transport, store: Store, desk: StoreDesk, groups: Mapping[str, LiveGroup]) -> None:
+    def __init__(self, transport: Transport, store: Store, desk: StoreDesk) -> None:
         self._transport: Final = transport
         self._store: Final = store
         self._desk: Final = desk
-        self._groups: Final = groups
         self._answers: dict[tuple[str, bool], Outgoing] = {}
         self._lost: set[str] = set()
+        self._dirty: set[str] = set()  # groups whose outbox may hold something
         self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
         self._wake: Final = asyncio.Event()
         self._stopping = False
         self._soiled = True
         self.dropped = 0
 
-    def wake(self) -> None:
-        """Look at the outbox again, now."""
+    def wake(self, group: str | None = None) -> None:
+        """Try again now, and look into the outbox of `group`, where something new may be."""
+        if group is not None:
+            self._dirty.add(group)
         self._wake.set()
 
     def answer(self, message: Outgoing) -> None:
@@ -68,13 +69,13 @@ class Publisher:
     def publish_again(self, group: str) -> None:
         """Publish all that is kept for a group: the broker has lost it."""
         self._lost.add(group)
-        self._wake.set()
+        self.wake(group)
 
     async def published(self, group: str, sequence: int, patience: float) -> bool:
         """Return whether all messages up to `sequence` are published within `patience` seconds."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(group, []).append((sequence, future))
-        self._wake.set()
+        self.wake(group)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await future
@@ -112,8 +113,15 @@ class Publisher:
     async def _round(self) -> bool:
         """Publish the answers and one chunk of each group; return whether there was anything."""
         busy = await self._publish_answers()
-        for name in list(self._groups):
-            busy |= await self._publish_chunk(name)
+        for name in list(self._dirty):
+            self._dirty.discard(name)  # before looking: what is stored meanwhile adds it again
+            more = True
+            try:
+                more = await self._publish_chunk(name)
+            finally:
+                if more:
+                    self._dirty.add(name)
+            busy |= more
         if not busy and self._soiled:
             await self._desk.call(self._store.scrub)
             self._soiled = False

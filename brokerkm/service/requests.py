@@ -94,6 +94,8 @@ class Requests:
         except RefusedError as error:
             self._count(group, member, error)
             answer = _ANSWERS.get(error.reason, RefusalReason.NOT_ADMITTED)
+            if isinstance(request, Join) and answer is RefusalReason.NOT_A_MEMBER:
+                answer = RefusalReason.NOT_ADMITTED
             if answer is not None:
                 self._refuse(group, member, request.nonce, answer)
 
@@ -105,7 +107,10 @@ class Requests:
 
     async def _join(self, group: LiveGroup, member: str, join: Join) -> None:
         known = await self._known(group, member)
-        if group.is_leaving(member) or (known is not None and known.status is Status.EVICTED):
+        if group.is_leaving(member):
+            self._refuse(group, member, join.nonce, RefusalReason.TRY_LATER)
+            return
+        if known is not None and known.status is Status.EVICTED:
             raise RefusedError(Reason.UNKNOWN_MEMBER, "member", "evicted")
         waiting = group.waiting_join(member)
         if waiting is not None and waiting.enrollment.identity != join.identity:

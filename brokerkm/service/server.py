@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.core.group import Group
 from brokerkm.core.names import BeaconTopic, RequestTopic
-from brokerkm.errors import BrokerkmError, StoreError, TransportError, UsageError
+from brokerkm.errors import BrokerkmError, RefusedError, StoreError, TransportError, UsageError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.live import LiveGroup, Rejection, load_group
@@ -89,7 +89,7 @@ class KeyServer:
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
-            self.publisher = Publisher(transport, store, self.desk, self.groups)
+            self.publisher = Publisher(transport, store, self.desk)
             self.requests = Requests(store, self.desk, self.publisher, clock)
             self._retained = RetainedBeacons(transport, retained_wait)
 
@@ -198,14 +198,15 @@ class KeyServer:
             interval=self._interval,
             max_pending=self._max_pending,
             beacons=self._transport is not None,
-            stored=self._stored,
+            stored=lambda: self._stored(group.name),
         )
         self._schedules.append(schedule)
         self._spawn(f"schedule {group.name}", schedule.run())
+        self._stored(group.name)  # what an earlier server left
 
-    def _stored(self) -> None:
+    def _stored(self, group: str) -> None:
         if self.publisher is not None:
-            self.publisher.wake()
+            self.publisher.wake(group)
 
     def _reject(self, group: LiveGroup, rejection: Rejection) -> None:
         if self.requests is not None:
@@ -291,7 +292,12 @@ class KeyServer:
                 break
         else:
             return
-        match group.topics.parse(delivery.topic):
+        try:
+            name = group.topics.parse(delivery.topic)
+        except RefusedError as error:  # anybody may invent topics
+            _log.debug("group %s: %s", group.name, error)
+            return
+        match name:
             case BeaconTopic():
                 self._retained.heard(group, delivery.payload, retained=delivery.retained)
             case RequestTopic(member) if self.requests is not None and not delivery.retained:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from brokerkm.core.member import Member, Profile
-from brokerkm.errors import RefusedError
+from brokerkm.errors import RefusedError, TransportError
 from brokerkm.transport import Delivery, Options, create
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Device:
         self.transport = transport
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._subscribed: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._grown = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(cls, descriptor: Descriptor, name: str, member: Member | None = None) -> Device:
@@ -50,14 +52,15 @@ class Device:
         await transport.open()
         device = cls(member, transport)
         await device._subscribe()
-        device._task = asyncio.create_task(device._pump())
+        device._tasks = [asyncio.create_task(device._pump()), asyncio.create_task(device._follow())]
         return device
 
     async def close(self) -> None:
         """Disconnect."""
         await self.transport.close()
-        if self._task is not None:
-            await self._task
+        self._tasks[1].cancel()
+        await asyncio.wait(self._tasks)
+        self._tasks[0].result()
 
     async def send(self, request: bytes) -> None:
         """Send a request."""
@@ -85,6 +88,14 @@ class Device:
             self._subscribed |= new
             await self.transport.subscribe(new)
 
+    async def _follow(self) -> None:
+        """Subscribe what the member wants; apart from `_pump`, because some brokers wait for it meanwhile."""
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            with contextlib.suppress(TransportError):
+                await self._subscribe()
+
     async def _pump(self) -> None:
         async for item in self.transport.incoming():
             if isinstance(item, Delivery):
@@ -94,4 +105,4 @@ class Device:
                     continue
                 for event in events:
                     self._events.put_nowait(event)
-                await self._subscribe()
+                self._grown.set()

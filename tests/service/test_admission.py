@@ -13,11 +13,12 @@ from brokerkm.core.crypto import load_signing_key
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused, Synced
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.request import Join
-from brokerkm.errors import UsageError
+from brokerkm.errors import StoreError, UsageError
 from brokerkm.service import requests as requests_module
 from brokerkm.service.changes import PendingEviction
 from brokerkm.service.limits import RateLimit
 from brokerkm.store import Status
+from brokerkm.transport import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -210,7 +211,7 @@ async def test_an_evicted_member_stays_out(server: KeyServer, device: OpenDevice
     await valve.expect(Rekeyed)
     descriptor = await server.admin.invite("plant")
     await pump.join(token_of(descriptor).key)
-    assert RefusalReason.NOT_A_MEMBER is (await pump.expect(RequestRefused)).reason
+    assert RefusalReason.NOT_ADMITTED is (await pump.expect(RequestRefused)).reason
     assert "listed" == (await server.admin.readmit("plant", "pump")).status
     await pump.join()
     await pump.expect(Joined)
@@ -228,7 +229,54 @@ async def test_an_eviction_voids_a_join_that_waits(server: KeyServer, device: Op
     assert 0 == (await stored).epoch or server.groups["plant"].group.leaf_key("pump") is None
     assert Status.EVICTED is server.store.member("plant", "pump").status  # type: ignore[union-attr]
     await pump.join(token_of(descriptor).key)
-    assert RefusalReason.NOT_A_MEMBER is (await pump.expect(RequestRefused)).reason
+    assert RefusalReason.NOT_ADMITTED is (await pump.expect(RequestRefused)).reason
+
+
+async def test_a_seated_member_keeps_its_key(server: KeyServer, device: OpenDevice) -> None:
+    """Listing its own key again changes nothing; another key is for after an eviction."""
+    pump, _ = await seated(server, device)
+    assert "seated" == (await server.admin.add_member("plant", "pump", pump.member.identity)).status
+    with pytest.raises(UsageError, match="has its place in group plant under another key: evict it first"):
+        await server.admin.add_member("plant", "pump", bytes(32))
+
+
+async def test_a_store_that_cannot_be_read(
+    server: KeyServer, device: OpenDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is lost, the server goes on, and the member asks again."""
+    descriptor = await server.admin.invite("plant")
+    pump = await device(descriptor)
+    asked: list[str] = []
+
+    def fail(group: str, member: str) -> None:
+        asked.append(f"{group}/{member}")
+        raise StoreError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "member", fail)
+        await pump.join(token_of(descriptor).key)
+        await eventually(lambda: asked == ["plant/pump"])
+    await pump.join(token_of(descriptor).key)
+    await pump.expect(Joined)
+
+
+async def test_a_request_that_was_retained(server: KeyServer, device: OpenDevice) -> None:
+    """A broker's last value on a request topic is no request; nor is what comes on a topic of no group."""
+    descriptor = await server.admin.invite("plant")
+    pump = await device(descriptor)
+    request = pump.member.join(time.time(), token_of(descriptor).key)
+    for topic in (pump.member.request_topic, "bkm/1/other/r/pump", "bkm/1/plant/r/b\u00e4d"):
+        await server._deliver(Delivery(topic, request, retained=topic == pump.member.request_topic))
+    assert 0 == requests_of(server).refused.total() + len(server.groups["plant"].changes)
+
+
+async def test_a_full_group(server: KeyServer, device: OpenDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member is told to come back later."""
+    descriptor = await server.admin.invite("plant")
+    pump = await device(descriptor)
+    monkeypatch.setattr("brokerkm.core.group.MAX_SLOTS", 0)
+    await pump.join(token_of(descriptor).key)
+    assert RefusalReason.TRY_LATER is (await pump.expect(RequestRefused)).reason
 
 
 async def test_who_cannot_be_evicted(server: KeyServer, device: OpenDevice) -> None:
@@ -242,7 +290,7 @@ async def test_who_cannot_be_evicted(server: KeyServer, device: OpenDevice) -> N
 
 
 async def test_while_an_eviction_waits(server: KeyServer, device: OpenDevice) -> None:
-    """Nothing that the member asks for is granted between the order and its commit."""
+    """Nothing that the member asks for is granted between the order and its commit; a Join is to come later."""
     pump, _ = await seated(server, device)
     group = server.groups["plant"]
     group.changes.evict("pump", PendingEviction(GoodbyeReason.EVICTED))
@@ -250,8 +298,9 @@ async def test_while_an_eviction_waits(server: KeyServer, device: OpenDevice) ->
     await requests.handle(group, "pump", pump.member.sync(time.time()))
     await requests.handle(group, "pump", pump.member.join(time.time()))
     await requests.handle(group, "pump", pump.member.leave(time.time()))
-    assert ({}, 1) == (group.changes.joins, requests.refused["unknown-member"])
+    assert {} == group.changes.joins
     assert GoodbyeReason.EVICTED is group.changes.evictions["pump"].reason, "a Leave does not soften it"
+    assert RefusalReason.TRY_LATER is (await pump.expect(RequestRefused)).reason
 
 
 async def test_a_kem_key_that_cannot_be_used(server: KeyServer, device: OpenDevice) -> None:
