@@ -8,6 +8,7 @@ from typing import Final
 
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SERVER: Final = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 DEVICE: Final = Ed25519PrivateKey.from_private_bytes(b"d" * 32)
@@ -48,6 +49,38 @@ def maced(label: str, context: tuple[object, ...], fields: list[object], leaf_ke
     key = hmac.new(leaf_key, b"brokerkm v1 request\0\x90\x01", hashlib.sha256).digest()
     body = head(fields, 1)
     return body + pack(hmac.new(key, bound(label, *context) + body, hashlib.sha256).digest())
+
+
+def expand(key: bytes, info: bytes) -> bytes:
+    """Return the first block of HKDF-Expand with SHA-256 (RFC 5869)."""
+    return hmac.new(key, info + b"\x01", hashlib.sha256).digest()
+
+
+def data(
+    root: tuple[bytes, int, int],
+    topic: str,
+    plaintext: bytes,
+    *,
+    sender: str = "x",
+    salt: bytes = b"saltsalt",
+    counter: int = 0,
+    source: tuple[list[object], Ed25519PrivateKey] | None = None,
+) -> bytes:
+    """Return a Data message of group "fleet" under a root key (key, birth, step).
+
+    Args:
+        root: key, birth and step.
+        source: a certificate's fields and the sender's key, for a message with the sender's signature.
+    """
+    tek = expand(root[0], bound("brokerkm v1 tek", "fleet", *root[1:]))
+    key = expand(tek, bound("brokerkm v1 sender", sender, salt))
+    header = head([1, 8, *root[1:], sender, salt, counter], 3 if source else 1)
+    context = bound("brokerkm v1 data", "fleet", topic)
+    message = header + pack(AESGCM(key).encrypt(counter.to_bytes(12, "big"), plaintext, context + header))
+    if source:
+        message += pack(source[0])
+        message += pack(source[1].sign(context + message))
+    return message
 
 
 def replaced(fields: list[object], place: int, value: object) -> list[object]:

@@ -38,7 +38,7 @@ class World:
         self, seed: int = 1, *, degree: int = 4, suite: Suite = Suite.X25519, policy: Policy | None = None
     ) -> None:
         self.random = Random(seed).randbytes
-        self.group = Group("fleet", self.random(32), degree=degree, suite=suite, policy=policy or Policy())
+        self.group = Group("fleet", b"s" * 32, degree=degree, suite=suite, policy=policy or Policy())
         self.topics = Topics("fleet")
         self.members: dict[str, Member] = {}
         self.retained: dict[str, bytes] = {}
