@@ -80,7 +80,7 @@ def test_topic_is_parsed(topic: str, expected: TopicName) -> None:
 @pytest.mark.parametrize(
     "rest",
     [
-        *("", "n", "n/0", "n/0/0/0", "n/00/0", "n/0/01", "n/0/-1", "n/24/0", "n/0/16777216", "n/0/1e3", "n/0/\uff11"),
+        *("", "n", "n/0", "n/0/0/0", "n/00/0", "n/0/01", "n/0/-1", "n/25/0", "n/0/16777216", "n/0/1e3", "n/0/\uff11"),
         *(
             "n/0/9999999999999999999999",
             "b/",
