@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ async def test_a_fleet_through_a_restart(
         await server.admin.create_group(group)
         descriptor = await server.admin.invite(group, uses=5)
         assert descriptor.token is not None
-        devices = [await device(descriptor, name) for name in "abcde"]
+        devices = await asyncio.gather(*(device(descriptor, name) for name in "abcde"))
         for one in devices:
             await one.join(descriptor.token.key)
         for one in devices:
@@ -39,6 +40,6 @@ async def test_a_fleet_through_a_restart(
     async with KeyServer(store, create(url, Options(role=Role.SERVER)), interval=0, broker=url) as server:
         outcome = await server.admin.evict(group, "c")
         assert outcome.published
-        await devices.pop(2).expect(Evicted)
-        for one in devices:
+        await devices[2].expect(Evicted)
+        for one in devices[:2] + devices[3:]:
             await one.reaches(outcome.epoch)
