@@ -65,7 +65,7 @@ def test_deepest_topic_has_seven_slashes_at_most() -> None:
     ("topic", "expected"),
     [
         ("x/fleet/n/0/0", NodeTopic(0, 0)),
-        ("x/fleet/n/23/16777215", NodeTopic(23, 16777215)),
+        ("x/fleet/n/24/16777215", NodeTopic(24, 16777215)),
         ("x/fleet/b", BeaconTopic()),
         ("x/fleet/m/sensor-7", MemberTopic("sensor-7")),
         ("x/fleet/r/sensor-7", RequestTopic("sensor-7")),

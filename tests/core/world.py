@@ -108,8 +108,11 @@ class World:
     def fetch(self, name: str) -> list[Event]:
         """Let `name` take in the retained messages of its topics, and return what it makes of them."""
         member = self.members[name]
-        topics = [topic for topic in member.filters if topic in self.retained]
-        return [event for topic in topics for event in member.receive(topic, self.retained[topic], self.now)]
+        events: list[Event] = []
+        for topic in member.filters:
+            if topic in self.retained and topic in member.filters:
+                events += member.receive(topic, self.retained[topic], self.now)
+        return events
 
     def send(self, sender: str, receiver: str, plaintext: bytes, topic: str = "plant/1") -> list[Event]:
         """Let one member publish to another, and return what the other makes of it."""
