@@ -53,8 +53,8 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """Where clients on this machine connect."""
-        return f"mqtt://{HOST}:{self._port}"
+        """Where clients on this machine connect; amqtt says nothing to MQTT 5, so they need not try it."""
+        return f"mqtt://{HOST}:{self._port}?version=3.1.1"
 
     async def __aenter__(self) -> Self:
         for name in ("amqtt", "transitions"):
