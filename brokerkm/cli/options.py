@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from brokerkm.transport import Options, Role
 
@@ -83,9 +84,10 @@ def login_options(role: Role) -> Callable[[_F], _F]:
     return decorate
 
 
-def check_url(_context: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+def check_url(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
     """Refuse a URL with a password: everybody on this machine can read the command lines of others."""
-    if url is not None and urllib.parse.urlsplit(url).password is not None:
+    named = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    if named and url is not None and urllib.parse.urlsplit(url).password is not None:
         message = "a password on the command line is seen by others: use --username and --password-file"
         raise click.BadParameter(message)
     return url

@@ -11,6 +11,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from brokerkm.cli.options import check_url, login_options, server_state_option
 from brokerkm.cli.output import json_option, print_fields, print_json
@@ -155,7 +156,8 @@ async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
         },
         indent=2,
     )
-    suffix = f" --state {shlex.quote(str(plan.state))}" if _is_elsewhere(plan.state) else ""
+    source = click.get_current_context().get_parameter_source("state")
+    suffix = f" --state {shlex.quote(str(plan.state))}" if source is ParameterSource.COMMANDLINE else ""
     group = f" -g {groups[0].name}" if len(groups) > 1 else ""
     name = groups[0].name
     click.echo("\nNext, in another terminal:")
@@ -173,8 +175,3 @@ async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
 
 def _summary(info: GroupInfo) -> str:
     return f"{info.name} ({info.members} members, epoch {info.epoch})"
-
-
-def _is_elsewhere(state: Path) -> bool:
-    context = click.get_current_context()
-    return context.get_parameter_source("state") is click.core.ParameterSource.COMMANDLINE and bool(state)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
 
 from brokerkm.cli.embedded import EmbeddedBroker
+from brokerkm.demo.process import say
+from brokerkm.errors import BrokerkmError
 
 
 async def main() -> None:
@@ -15,10 +15,12 @@ async def main() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with EmbeddedBroker(0) as broker:
-        sys.stdout.write(json.dumps({"event": "serving", "url": broker.url}) + "\n")
-        sys.stdout.flush()
+        say("serving", url=broker.url)
         await stop.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except BrokerkmError as failure:
+        say("failed", error=str(failure))

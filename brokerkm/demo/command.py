@@ -67,8 +67,10 @@ async def _run(directory: Path, members: int, broker: str | None, transport: str
         error = str(failure)
     except asyncio.CancelledError:
         error = "it was interrupted"
-    finally:
+    try:
         await stage.close()
+    except BrokerkmError as failure:
+        error = error or str(failure)
     return timeline.finish(story.claims, error)
 
 

@@ -18,13 +18,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import brokerkm
+from brokerkm.core.member import Member
 from brokerkm.core.names import Topics
 from brokerkm.demo import readings
+from brokerkm.demo.process import say
 from brokerkm.demo.spy import Spy
 from brokerkm.errors import BrokerkmError, EvictedError
 from brokerkm.transport import Options
@@ -90,6 +94,8 @@ class Device:
             timeout=PATIENCE,
             options=Options(client_id=f"{self._topics.group}-{self._member}"),
         )
+        if (self._state / _STATE_FILE).exists():
+            say("resumed", epoch=Member.load(self._saved_keys(), os.urandom, time.time()).epoch)
         events = fleet.events()
         self._fleet = await self._stack.enter_async_context(fleet)
         messages = await self._stack.enter_async_context(fleet.messages(f"{fleet.group}/#"))
@@ -100,7 +106,7 @@ class Device:
     async def _do_join(self) -> None:
         await self._join()
         if self._spy is not None:
-            await self._spy.use(self._stolen_keys())
+            await self._spy.use(self._saved_keys())
 
     async def _report(self, events: Any) -> None:  # noqa: ANN401 - the SDK's
         async for event in events:
@@ -142,7 +148,7 @@ class Device:
 
     async def _do_copy(self) -> None:
         await self._listen()
-        await self._use().use(self._stolen_keys())
+        await self._use().use(self._saved_keys())
         say("copied")
 
     async def _do_forget(self) -> None:
@@ -171,7 +177,7 @@ class Device:
             await spy.decide(len(captured), PATIENCE)
         say("tried", messages=len(captured), opened=spy.opened, refused=spy.refused)
 
-    def _stolen_keys(self) -> bytes:
+    def _saved_keys(self) -> bytes:
         return (self._state / _STATE_FILE).read_bytes()
 
     def _joined(self) -> Fleet:
@@ -185,12 +191,6 @@ class Device:
             message = "nobody listens"
             raise ValueError(message)
         return self._spy
-
-
-def say(event: str, **values: object) -> None:
-    """Tell the demonstration what happened."""
-    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-    sys.stdout.flush()
 
 
 async def main() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.errors import BrokerkmError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 PATIENCE: Final = 60.0  # seconds for one step; the whole demonstration takes less on an idle machine
@@ -19,6 +20,12 @@ _STOP: Final = 10.0  # seconds until a process that was asked to end is killed
 _SHOWN: Final = 600  # characters of what a dead process wrote
 
 Said = dict[str, Any]
+
+
+def say(event: str, **values: object) -> None:
+    """In a process of the demonstration: tell it what happened."""
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
 
 
 class ProcessFailedError(BrokerkmError):
@@ -32,12 +39,16 @@ class Process:
         name: for people.
         arguments: of the interpreter.
         log: file for its standard error.
+        environment: in addition to ours.
     """
 
-    def __init__(self, name: str, arguments: list[str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name: Final = name
         self._arguments: Final = arguments
         self._log: Final = log
+        self._environment: Final = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._changed: Final = asyncio.Condition()
@@ -57,6 +68,7 @@ class Process:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )
         self.said.clear()

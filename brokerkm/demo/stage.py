@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,7 @@ from brokerkm.service import open_admin
 from brokerkm.transport import Options, Outgoing, create
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     from brokerkm.service import AdminApi, GroupInfo
@@ -46,13 +45,10 @@ class Stage:
         self._given: Final = broker
         self.group: Final = f"demo-{secrets.token_hex(3)}"
         self.devices: Final[dict[str, Process]] = {}
-        self.url = broker or ""
-        self._hub = f"zmq+ipc://{directory}/hub"
+        self._hub: Final = f"zmq+ipc://{directory}/hub"
+        self.url = f"zmq+ipc://{directory}/forward" if self._is_zmq else broker or ""
         self._broker: Process | None = None
-        self.server: Final = self._process(
-            "key server",
-            ["-m", "brokerkm", "serve", "--json", "--interval", INTERVAL, "--state", str(self._state)],
-        )
+        self._server: Process | None = None
 
     @property
     def broker_is_apart(self) -> bool:
@@ -63,13 +59,21 @@ class Stage:
     def _state(self) -> Path:
         return self._directory / "server"
 
-    def _process(self, name: str, arguments: list[str]) -> Process:
-        return Process(name, arguments, self._directory / f"{name.replace(' ', '-')}.log")
+    @property
+    def server(self) -> Process:
+        """The key server, once its broker is there."""
+        if self._server is None:
+            command = ["-m", "brokerkm", "serve", "--json", "--interval", INTERVAL, "--state", str(self._state)]
+            broker = {"BROKERKM_BROKER": self._hub if self._is_zmq else self.url}
+            self._server = self._process("key server", command, broker)
+        return self._server
+
+    def _process(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Process:
+        return Process(name, arguments, self._directory / f"{name.replace(' ', '-')}.log", environment)
 
     async def start_broker(self) -> str:
         """Start what connects members and server, if it is not there; return what it is."""
         if self._is_zmq:
-            self.url = f"zmq+ipc://{self._directory}/forward"
             return "no broker: the key server is a ZeroMQ hub, members connect to a forwarder"
         if self._given is not None:
             return f"the broker at {self._given}"
@@ -86,7 +90,6 @@ class Stage:
 
     async def start_server(self) -> None:
         """Start the key server; returns when it serves."""
-        os.environ["BROKERKM_BROKER"] = self._hub if self._is_zmq else self.url
         await self.server.start()
         await self.server.hear(lambda said: "broker" in said, "start")
         if self._is_zmq and self._broker is None:
@@ -124,7 +127,8 @@ class Stage:
     async def close(self) -> None:
         """End all processes, and leave nothing at a broker that is not ours."""
         await asyncio.gather(*(device.kill() for device in self.devices.values()))
-        await self.server.stop()
+        if self._server is not None:
+            await self._server.stop()
         if self._broker is not None:
             await self._broker.stop()
         elif self._given is not None:

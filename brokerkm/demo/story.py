@@ -166,11 +166,7 @@ class Story:
         slept_at = self._epoch
         self._line.tell("sleep", f"the process of {sleeper} is killed; it has the keys of epoch {slept_at}")
         await self._rekey(2, second)
-        self._line.check(
-            Claim.SLEPT,
-            holds=self._epoch - slept_at == _MISSED,
-            detail=f"an eviction, a new root key, all keys of the tree anew: epoch {self._epoch}",
-        )
+        self._line.tell("rekey", f"an eviction, a new root key, all keys of the tree anew: epoch {self._epoch}")
         status = await self._stage.server.stop()
         self._line.tell("server", f"the key server is stopped (exit status {status})")
         await self._catch_up(sleeper, slept_at, status)
@@ -193,15 +189,22 @@ class Story:
     async def _catch_up(self, sleeper: str, slept_at: int, status: int) -> None:
         begin = self._line.seconds
         await self._stage.start_device(sleeper)
+        resumed = await self._device(sleeper).event("resumed")
         joined = await self._device(sleeper).event("joined")
         self._members.append(sleeper)
         self._line.tell(
-            "wake", f"{sleeper} starts again from its state of epoch {slept_at} and comes to epoch {joined['epoch']}"
+            "wake", f"{sleeper} starts again from the state that it had saved, and comes to epoch {joined['epoch']}"
+        )
+        missed = self._epoch - resumed["epoch"]
+        self._line.check(
+            Claim.SLEPT,
+            holds=resumed["epoch"] == slept_at and missed == _MISSED,
+            detail=f"its state was of epoch {resumed['epoch']}, the group is at {self._epoch}",
         )
         self._line.check(
             Claim.CAUGHT_UP,
             holds=joined["epoch"] == self._epoch and status == 0 and self._stage.server.pid == 0,
-            detail=f"{self._epoch - slept_at} rekeys in {self._line.seconds - begin:.1f} s, with the process's start",
+            detail=f"{missed} rekeys in {self._line.seconds - begin:.1f} s, with the process's start",
         )
 
     async def _return_server(self) -> None:

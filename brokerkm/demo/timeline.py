@@ -17,14 +17,14 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WIDTH: Final = 110  # columns
+_WIDTH: Final = 100  # columns
 _INDENT: Final = " " * 21
 
 
 class Claim(enum.Enum):
     """What the demonstration claims, in the order in which it is checked."""
 
-    FORMED = "every device joined, and all hold the keys of one epoch"
+    FORMED = "every device joined and has a leaf of the key tree for itself"
     TALKED = "every member read the reading of every other"
     EVICTED = "the evicted member was told so, and all others moved to a new key at once"
     CUT_OFF = "with a copy of all its keys, the evicted member opened nothing of what came after"
@@ -71,11 +71,9 @@ class Timeline:
             values = {"claim": claim.name.lower(), "holds": holds, "detail": detail}
             self._line({"at": round(self.seconds, 3), "event": "checked", "text": claim.value, **values})
             return
-        mark = click.style("checked", fg="green") if holds else click.style("FAILED", fg="red", bold=True)
-        lines = textwrap.wrap(f"{claim.value}: {detail}", _WIDTH - len(_INDENT) - 9, subsequent_indent="")
-        click.echo(f"{_INDENT}{mark}  {lines[0]}")
-        for line in lines[1:]:
-            click.echo(f"{_INDENT}{'':9}{line}")
+        mark = click.style("ok    ", fg="green") if holds else click.style("FAILED", fg="red", bold=True)
+        click.echo(f"{_INDENT}{mark}  {claim.value}")
+        click.echo(f"{_INDENT}{'':8}{detail}")
 
     def finish(self, claims: Iterable[Claim], error: str | None) -> bool:
         """Say what was checked and what was not; return whether everything was, and holds."""
