@@ -116,13 +116,14 @@ def test_malformed_message_is_refused(fields: list[object], reason: Reason, fiel
         (1, "cc08"),
         (2, "cc09"),
         (3, "ce0000012c"),
+        (3, "d1012c"),  # as long, but signed
         (4, "d90178"),
         (5, "c50008" + SALT.hex()),
         (6, "cc00"),
         (7, "c50010" + "00" * 16),
     ],
 )
-def test_longer_encoding_of_a_plain_message_is_refused(place: int, longer: str) -> None:
+def test_other_encoding_of_a_plain_message_is_refused(place: int, longer: str) -> None:
     """There is one encoding of each message, the shortest."""
     parts = [pack(field) for field in FIELDS]
     parts[0] = b"\x98" + parts[0]
