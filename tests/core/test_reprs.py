@@ -57,7 +57,7 @@ def test_no_key_is_shown(suite: Suite) -> None:
     events = world.send("b", "a", b"secret reading")
     join, sync = Join.decode(member.join(world.now), suite), Sync.decode(member.sync(world.now))
     public = suite.public_key(memory.kem_seed)
-    welcome = Welcome.decode(world.group.welcome(Enrollment("a", kem_public=public, nonce=sync.nonce), world.now))
+    welcome = Welcome.decode(world.group.welcome(Enrollment("a", member.identity, public, sync.nonce), world.now))
     secrets = welcome.open(suite, memory.kem_seed, "fleet", "a")
     member.dump()
     text = shown(
