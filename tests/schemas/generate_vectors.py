@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from schemas.scenarios import basics, messages, refused  # noqa: E402 - needs the path above
+from schemas.scenarios import basics, commits, members, messages, refused, welcomes
 
 FOLDER = pathlib.Path(__file__).parents[2] / "schemas" / "vectors"
 
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare instead of writing; 1 if they differ")
     parser.add_argument("--reseal", action="store_true", help="seal Welcomes anew")
     options = parser.parse_args(arguments)
+    if options.reseal:
+        welcomes.reseal()
     made = make()
     there = {path.stem: path.read_text() for path in FOLDER.glob("*.json")}
     wrong = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def make() -> dict[str, str]:
     """Return the text of each vector's file."""
     texts: dict[str, str] = {}
-    for room in (basics, messages, refused):
+    for room in (basics, messages, refused, welcomes, commits, members):
         for vector in room.vectors():
             assert vector.name not in texts, vector.name
             texts[vector.name] = json.dumps(vector.fields, indent=1) + "\n"

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from brokerkm.core.crypto import load_signing_key
 
-Json: TypeAlias = "None | bool | int | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 Fields: TypeAlias = dict[str, Json]
 
 GROUP = "fleet-01"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas import replay_group, replay_member, replay_message
-from schemas.material import error, hexed
-
 from brokerkm.core import crypto
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.data import traffic_key
@@ -16,6 +13,8 @@ from brokerkm.core.request import TokenKey, request_key
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import RefusedError
+from schemas import replay_group, replay_member, replay_message
+from schemas.material import error, hexed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schemas.material import SERVER_SEED, Stream
-
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import load_signing_key
 from brokerkm.core.group import Group
@@ -14,6 +12,7 @@ from brokerkm.core.rekeying import build_rekeys
 from brokerkm.core.renewal import Rotation, renew
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import NodeKey
+from schemas.material import SERVER_SEED, Stream
 
 if TYPE_CHECKING:
     from schemas.material import Fields, Json

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from schemas.material import Stream, error
-
 from brokerkm.core.crypto import Suite
 from brokerkm.core.member import Member
 from brokerkm.core.memory import Memory, Profile
@@ -15,11 +13,11 @@ from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import RefusedError
+from schemas.material import Stream, error
 
 if TYPE_CHECKING:
-    from schemas.material import Fields, Json
-
     from brokerkm.core.events import Event
+    from schemas.material import Fields, Json
 
 
 def run(given: dict[str, Any]) -> Fields:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.material import hexed
-
 from brokerkm.core import admission
 from brokerkm.core.crypto import Suite, labelled, load_signing_key, load_verify_key
 from brokerkm.core.data import Data, Sealer, traffic_key
@@ -18,6 +16,7 @@ from brokerkm.core.signing import encode_proved, sign_all
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.welcome import Certificate, NodeKey, Welcome
 from brokerkm.core.wire import VERSION
+from schemas.material import hexed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

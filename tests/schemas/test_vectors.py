@@ -7,9 +7,8 @@ import pathlib
 from typing import Any
 
 import pytest
-from schemas.replay import run
 
-from brokerkm.errors import Reason
+from schemas.replay import run
 
 FILES = sorted((pathlib.Path(__file__).parents[2] / "schemas" / "vectors").glob("*.json"))
 VECTORS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}

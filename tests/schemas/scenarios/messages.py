@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from brokerkm.core.crypto import Suite, labelled, wrap_key
+from brokerkm.core.request import TokenKey
+from brokerkm.core.signing import sign_all
+from brokerkm.core.welcome import Certificate
 from schemas.material import (
     GROUP,
-    IDENTITY,
     IDENTITY_PUBLIC,
     IDENTITY_SEED,
     MEMBER,
@@ -22,12 +25,6 @@ from schemas.material import (
     hexed,
 )
 from schemas.replay import run
-
-from brokerkm.core.crypto import Suite, labelled, wrap_key
-from brokerkm.core.merkle import leaf_hash, root_and_proofs
-from brokerkm.core.request import TokenKey
-from brokerkm.core.signing import sign_all
-from brokerkm.core.welcome import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +133,6 @@ def _rekey_in_block() -> Vector:
     bodies = [bytes.fromhex("98010109") + b"\x03" + bytes((0x91, 0x94, 0xC0, 7, 0, 0xC4, 40)) for _ in range(80)]
     bodies = [body + wrapped(0, 3) + b"\xc4\x00" for body in bodies]
     contexts = [labelled("brokerkm v1 rekey", GROUP, 2, index) for index in range(len(bodies))]
-    root_and_proofs([leaf_hash(context + body) for context, body in zip(contexts, bodies, strict=True)][16:32])
     payload = sign_all(SERVER_KEY, bodies, contexts)[16]
     given: Fields = {"message": "rekey", "group": GROUP, "level": 2, "index": 16}
     given |= {"server_key": SERVER_PUBLIC.hex(), "payload": payload.hex()}
@@ -147,8 +143,3 @@ def _rekey_in_block() -> Vector:
 def payload_of(name: str) -> bytes:
     """Return the encoded message of the vector called `name`."""
     return bytes.fromhex(cast("str", run("encode", _cases()[name][1])["payload"]))
-
-
-def signed_by_identity(body: bytes) -> bytes:
-    """Return the signature of a Join, over all that comes before it."""
-    return IDENTITY.sign(labelled("brokerkm v1 join", GROUP, MEMBER) + body)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgpack
+
+from brokerkm.core.crypto import labelled, load_signing_key
+from brokerkm.core.data import Sealer, traffic_key
+from brokerkm.core.welcome import Certificate, NodeKey
 from schemas.material import (
     GROUP,
     IDENTITY,
@@ -22,10 +26,6 @@ from schemas.material import (
 )
 from schemas.scenarios.messages import BUCKET, CERTIFICATE, CHAIN, LEAF, NONCE, ROOT, TOKEN, payload_of, wrapped
 
-from brokerkm.core.crypto import labelled, load_signing_key
-from brokerkm.core.data import Sealer, traffic_key
-from brokerkm.core.welcome import Certificate, NodeKey
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,9 +42,9 @@ def vectors() -> Iterator[Vector]:
     yield from _data()
 
 
-def refused(name: str, description: str, given: Fields, payload: bytes, reason: str, field: str) -> Vector:
-    """Return the vector of a message that is refused for `reason` at `field`."""
-    return Vector(name, description, "open", {**given, "payload": payload.hex()}, error(reason, field))
+def refused(name: str, description: str, given: Fields, payload: bytes, *why: str) -> Vector:
+    """Return the vector of a message that is refused; `why` is the reason and the field."""
+    return Vector(name, description, "open", {**given, "payload": payload.hex()}, error(*why))
 
 
 def signed(label: str, context: tuple[object, ...], *fields: object) -> bytes:
@@ -67,7 +67,12 @@ def _encodings() -> Iterator[Vector]:
     cases = {
         "empty": ("No byte at all.", b"", "truncated", "message"),
         "truncated": ("The last byte is missing.", good[:-1], "truncated", "message"),
-        "truncated-length": ("A byte string that claims 4 GiB.", b"\x92\x01\xc6\xff\xff\xff\xff", "truncated", "message"),
+        "truncated-length": (
+            "Bytes that claim to be 4 GiB.",
+            b"\x92\x01\xc6\xff\xff\xff\xff",
+            "truncated",
+            "message",
+        ),
         "trailing": ("One byte more.", good + b"\0", "trailing", "message"),
         "not-msgpack": ("A byte that msgpack does not have.", b"\xc1", "wrong-type", "message"),
         "not-an-array": ("A map.", b"\x81\x01\x02", "wrong-type", "message"),
@@ -113,7 +118,12 @@ def _beacons() -> Iterator[Vector]:
         "due-0": ("Due at once.", beacon(9, 3, 7, 2, NOW_MS, 0), "out-of-range", "due"),
         "signature-short": ("63 bytes.", good[:-66] + b"\xc4\x3f" + good[-64:-1], "wrong-length", "signature"),
         "signature-forged": ("One bit flipped.", good[:-1] + bytes((good[-1] ^ 1,)), "bad-signature", "signature"),
-        "changed": ("Epoch 10 under the signature of epoch 9.", good[:3] + b"\x0a" + good[4:], "bad-signature", "signature"),
+        "changed": (
+            "Epoch 10 under the signature of epoch 9.",
+            good[:3] + b"\x0a" + good[4:],
+            "bad-signature",
+            "signature",
+        ),
     }
     for name, (description, payload, reason, field) in cases.items():
         yield refused(f"beacon-{name}", description, BEACON, payload, reason, field)
@@ -135,7 +145,12 @@ def _rekeys() -> Iterator[Vector]:
     node = [None, 7, 2, wrapped(0, 3)]
     cases = {
         "epoch-0": ("Nothing is born in epoch 0.", rekey(0, two, CHAIN, epoch=0), "out-of-range", "epoch"),
-        "height-low": ("The root at the level of the bucket.", rekey(0, two, CHAIN, height=0), "out-of-range", "height"),
+        "height-low": (
+            "A root at level 0.",
+            rekey(0, two, CHAIN, height=0),
+            "out-of-range",
+            "height",
+        ),
         "height-25": ("Higher than any tree.", rekey(0, two, CHAIN * 12, height=25), "out-of-range", "height"),
         "chain-short": ("One key too few.", rekey(0, two, CHAIN[:40]), "wrong-length", "chain"),
         "chain-long": ("One key too many.", rekey(0, two, CHAIN + CHAIN[:40]), "wrong-length", "chain"),
@@ -149,8 +164,18 @@ def _rekeys() -> Iterator[Vector]:
         "entry-short": ("Three elements.", rekey(0, [two[0][:3]], CHAIN), "wrong-length", "entries"),
         "slot-nil": ("An entry of a bucket has a slot.", rekey(0, [node], CHAIN), "wrong-type", "entries.slot"),
         "slot-beyond": ("Slot 2^24.", rekey(0, [[1 << 24, *two[0][1:]]], CHAIN), "out-of-range", "entries.slot"),
-        "leaf-step": ("A leaf key that was ratcheted.", rekey(0, [[20, 3, 1, CHAIN[:40]]], CHAIN), "out-of-range", "entries.step"),
-        "birth-0": ("A key that was never born.", rekey(0, [[20, 0, 0, CHAIN[:40]]], CHAIN), "out-of-range", "entries.birth"),
+        "leaf-step": (
+            "A ratcheted leaf key.",
+            rekey(0, [[20, 3, 1, CHAIN[:40]]], CHAIN),
+            "out-of-range",
+            "entries.step",
+        ),
+        "birth-0": (
+            "Never born.",
+            rekey(0, [[20, 0, 0, CHAIN[:40]]], CHAIN),
+            "out-of-range",
+            "entries.birth",
+        ),
         "wrapped-short": ("39 bytes.", rekey(0, [[20, 3, 0, CHAIN[:39]]], CHAIN), "wrong-length", "entries.wrapped"),
         "proof-empty": ("No hash: that is what nil says.", rekey(0, two, CHAIN, b""), "wrong-length", "proof"),
         "proof-ragged": ("17 bytes.", rekey(0, two, CHAIN, bytes(17)), "wrong-length", "proof"),
@@ -166,7 +191,7 @@ def _rekeys() -> Iterator[Vector]:
     for name, (description, payload, reason, field) in cases.items():
         yield refused(f"rekey-{name}", description, given, payload, reason, field)
     payload = rekey(1, [[20, *node[1:]]], CHAIN[:40])
-    yield refused("rekey-slot-above", "Only a bucket's entries have slots.", above, payload, "wrong-type", "entries.slot")
+    yield refused("rekey-slot-above", "Only buckets have slots.", above, payload, "wrong-type", "entries.slot")
     payload = rekey(1, [node, node], CHAIN[:40])
     yield refused("rekey-two-above", "A node has one key.", above, payload, "wrong-length", "entries")
     other: Fields = {**given, "index": 11}
@@ -214,14 +239,20 @@ def _requests() -> Iterator[Vector]:
     listed: Fields = {"message": "join", **names, "suite": 1, "listed_identity": identity, "token": None}
     tokened: Fields = {"message": "join", **names, "suite": 2, "listed_identity": None, "token": token}
     one, two = payload_of("join-listed"), payload_of("join-token")
-    cut = msgpack.packb(msgpack.unpackb(two)[:6] + [TOKEN.id, None, two[-64:]])
+    cut = msgpack.packb([*msgpack.unpackb(two)[:6], TOKEN.id, None, two[-64:]])
     stranger: Json = STRANGER.public_key().public_bytes_raw().hex()
     wrong: Json = draw("wrong", 32).hex()
     joins: dict[str, tuple[str, Fields, bytes, str, str]] = {
         "early": ("Five minutes and 5 ms late.", {**listed, "now": NOW_MS + 300_005}, one, "wrong-time", "time"),
         "future": ("From the future.", {**listed, "now": NOW_MS - 300_001}, one, "wrong-time", "time"),
         "replay": ("Not newer than the last.", {**listed, "last_time": NOW_MS}, one, "replay", "time"),
-        "other-identity": ("Another key is listed.", {**listed, "listed_identity": stranger}, one, "bad-signature", "identity"),
+        "other-identity": (
+            "Another key is listed.",
+            {**listed, "listed_identity": stranger},
+            one,
+            "bad-signature",
+            "identity",
+        ),
         "no-token": ("Not listed, and no token.", {**listed, "listed_identity": None}, one, "unknown-token", "token"),
         "unknown-token": ("A token that there is not.", {**tokened, "token": None}, two, "unknown-token", "token"),
         "token-mac": ("Another secret.", {**tokened, "token": {**token, "key": wrong}}, two, "bad-mac", "mac"),
@@ -269,23 +300,52 @@ def _data() -> Iterator[Vector]:
     other = Certificate.issue(SERVER_KEY, GROUP, "sensor-8", IDENTITY_PUBLIC, NOW_MS + 1)
     self_made = Certificate.issue(STRANGER, GROUP, MEMBER, IDENTITY_PUBLIC, NOW_MS + 1)
     bare = [1, 8, 7, 2, MEMBER, salt, 0, text]
+
+    def with_(at: int, value: object) -> bytes:
+        return msgpack.packb([*bare[:at], value, *bare[at + 1 :]])
+
+    not_utf8 = good.replace(b"\xa8sensor-7", b"\xa8sensor\xff7")
     stripped = msgpack.packb(msgpack.unpackb(sealed)[:8])
     cases: dict[str, tuple[str, Fields, bytes, str, str]] = {
         "other-topic": ("On another topic.", {**given, "topic": "plant/pressure"}, good, "bad-seal", "ciphertext"),
         "other-group": ("In another group.", {**given, "group": "fleet-02"}, good, "bad-seal", "ciphertext"),
-        "other-counter": ("Counter 1 for 0.", given, msgpack.packb([*bare[:6], 1, text]), "bad-seal", "ciphertext"),
-        "other-sender": ("As somebody else.", given, msgpack.packb([*bare[:4], "sensor-8", *bare[5:]]), "bad-seal", "ciphertext"),
+        "other-counter": ("Counter 1 for 0.", given, with_(6, 1), "bad-seal", "ciphertext"),
+        "other-sender": (
+            "As somebody else.",
+            given,
+            with_(4, "sensor-8"),
+            "bad-seal",
+            "ciphertext",
+        ),
         "tag": ("One bit flipped.", given, good[:-1] + bytes((good[-1] ^ 1,)), "bad-seal", "ciphertext"),
-        "no-tag": ("Shorter than a tag.", given, msgpack.packb([*bare[:7], text[:15]]), "wrong-length", "ciphertext"),
-        "sender-space": ("Not an id.", given, msgpack.packb([*bare[:4], "sensor 7", *bare[5:]]), "out-of-range", "sender"),
-        "sender-65": ("65 characters.", given, msgpack.packb([*bare[:4], "a" * 65, *bare[5:]]), "out-of-range", "sender"),
-        "sender-bytes": ("Not text.", given, msgpack.packb([*bare[:4], b"sensor-7", *bare[5:]]), "wrong-type", "sender"),
-        "sender-utf8": ("Text that is not UTF-8.", given, good.replace(b"\xa8sensor-7", b"\xa8sensor\xff7"), "wrong-type", "message"),
-        "salt-short": ("Seven bytes.", given, msgpack.packb([*bare[:5], salt[:7], *bare[6:]]), "wrong-length", "salt"),
-        "counter-2-63": ("2^63.", given, msgpack.packb([*bare[:6], 1 << 63, text]), "out-of-range", "counter"),
-        "counter-negative": ("-1.", given, msgpack.packb([*bare[:6], -1, text]), "out-of-range", "counter"),
-        "birth-0": ("Before all keys.", given, msgpack.packb([1, 8, 0, *bare[3:]]), "out-of-range", "birth"),
-        "step-65536": ("A step too many.", given, msgpack.packb([1, 8, 7, 65_536, *bare[4:]]), "out-of-range", "step"),
+        "no-tag": ("Shorter than a tag.", given, with_(7, text[:15]), "wrong-length", "ciphertext"),
+        "sender-space": (
+            "Not an id.",
+            given,
+            with_(4, "sensor 7"),
+            "out-of-range",
+            "sender",
+        ),
+        "sender-65": (
+            "65 characters.",
+            given,
+            with_(4, "a" * 65),
+            "out-of-range",
+            "sender",
+        ),
+        "sender-bytes": (
+            "Not text.",
+            given,
+            with_(4, b"sensor-7"),
+            "wrong-type",
+            "sender",
+        ),
+        "sender-utf8": ("Text that is not UTF-8.", given, not_utf8, "wrong-type", "message"),
+        "salt-short": ("Seven bytes.", given, with_(5, salt[:7]), "wrong-length", "salt"),
+        "counter-2-63": ("2^63.", given, with_(6, 1 << 63), "out-of-range", "counter"),
+        "counter-negative": ("-1.", given, with_(6, -1), "out-of-range", "counter"),
+        "birth-0": ("Before all keys.", given, with_(2, 0), "out-of-range", "birth"),
+        "step-65536": ("A step too many.", given, with_(3, 65_536), "out-of-range", "step"),
         "nine": ("A certificate alone.", given, msgpack.packb([*bare, None]), "wrong-length", "message"),
         "long-counter": ("0 in two bytes.", given, good[:-23] + b"\xcc\x00" + good[-22:], "not-canonical", "message"),
         "not-signed": ("The policy wants signatures.", strict, good, "not-signed", "signature"),
