@@ -8,6 +8,7 @@ wrap is found out by trying.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgpack
@@ -35,8 +36,9 @@ class Known(NamedTuple):
 
 
 class _Wrap(NamedTuple):
-    """A published key of the parent node, drawn in `epoch`, under a version of the node that `_Tape` files it by."""
+    """A published key of the parent node, drawn in `epoch`, under a version of the node that `Tape` files it by."""
 
+    birth: int
     step: int
     wrapped: bytes
     parent: tuple[int, int]
@@ -74,7 +76,7 @@ class Tape:
         self._root: Final = f"{prefix}/{group}/"
         self._group: Final = group
         self._degree: Final = degree
-        self.wraps: Final[dict[Version, list[_Wrap]]] = defaultdict(list)
+        self.wraps: Final[dict[tuple[int, int], list[_Wrap]]] = defaultdict(list)
         self.welcomes: Final[dict[str, list[_Sealed]]] = defaultdict(list)
         self._opened: Final[dict[tuple[str, bytes], tuple[int, list[Known]]]] = {}
 
@@ -98,10 +100,10 @@ class Tape:
         parent = (1, index) if level == 0 else (level + 1, index // self._degree)
         for slot, birth, step, wrapped in entries:
             node = (level, index if slot is None else slot)
-            self.wraps[*node, birth].append(_Wrap(step, wrapped, parent, epoch))
+            self.wraps[node].append(_Wrap(birth, step, wrapped, parent, epoch))
         for start in range(0, len(chain), 40):
             node, parent = parent, (parent[0] + 1, parent[1] // self._degree)
-            self.wraps[*node, epoch].append(_Wrap(0, chain[start : start + 40], parent, epoch))
+            self.wraps[node].append(_Wrap(epoch, 0, chain[start : start + 40], parent, epoch))
         assert parent == (height, 0)
 
     def open_welcomes(self, member: str, seed: bytes) -> list[Known]:
@@ -134,23 +136,25 @@ def closure(known: Iterable[Known], tape: Tape) -> dict[Version, tuple[int, byte
         if version in best and best[version][0] <= step:
             continue
         best[version] = (step, key)
-        for wrap in tape.wraps.get(version, ()):
-            if wrap.step < step:
+        moved = ratchet(key, 1)
+        for wrap in tape.wraps.get((level, index), ()):
+            steps = wrap.step - step if wrap.birth == birth else 0
+            if steps < 0:
                 continue
-            try:
-                found = aes_key_unwrap(ratchet(key, wrap.step - step), wrap.wrapped)
-            except InvalidUnwrap:
-                continue  # another key under the same name: the server's mistake, or not this group's
-            queue.append(Known(*wrap.parent, wrap.epoch, 0, found))
+            # A key that was used under another version's name, or moved on once too little, is tried as well.
+            for candidate in {ratchet(moved, steps - 1) if steps else key, key, moved}:
+                with suppress(InvalidUnwrap):
+                    queue.append(Known(*wrap.parent, wrap.epoch, 0, aes_key_unwrap(candidate, wrap.wrapped)))
     return best
 
 
 def reaches(found: dict[Version, tuple[int, bytes]], target: Known) -> bool:
-    """Return whether `target` is among what was found, by its name or, under any other name, by its bytes."""
+    """Return whether `target` is among what was found, by its name or by its bytes."""
     step, key = found.get((target.level, target.index, target.birth), (target.step + 1, b""))
     if step <= target.step and ratchet(key, target.step - step) == target.key:
         return True
-    return any(target.key in (key, ratchet(key, 1)) for _, key in found.values())
+    near = [key for (level, _, _), (_, key) in found.items() if abs(level - target.level) <= 1]
+    return any(target.key in (key, ratchet(key, 1)) for key in near)
 
 
 def exhaustive(known: Iterable[Known], tape: Tape, ahead: int = 4) -> set[bytes]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proof.attacker import Known
-
 from brokerkm.core.member import Member
 from brokerkm.core.state import State
 from brokerkm.errors import RefusedError
+from proof.attacker import Known
 
 if TYPE_CHECKING:
     from brokerkm.core.crypto import Random

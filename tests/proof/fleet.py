@@ -8,10 +8,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from proof.attacker import Known, Tape, closure, reaches
-from proof.device import Device, Holder
-from proof.keyserver import KeyServer
-
 from brokerkm.core.commit import Eviction
 from brokerkm.core.crypto import Suite
 from brokerkm.core.events import Joined, MessageReceived, Synced
@@ -21,6 +17,9 @@ from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.wire import message_type
 from brokerkm.errors import RefusedError
+from proof.attacker import Known, Tape, closure, reaches
+from proof.device import Device, Holder
+from proof.keyserver import KeyServer
 
 if TYPE_CHECKING:
     from brokerkm.core.commit import Commit
@@ -142,6 +141,25 @@ class Fleet:
             self._deliver_all(device, messages, one_expected=stays and device.current and root.birth == commit.epoch)
         self.check()
         return commit
+
+    def live(self, turns: int, seed: int, loss: float = 0.0) -> None:
+        """Let some epochs pass in which devices come, go, and come back; some are never told that they are out.
+
+        Args:
+            loss: the share of devices that get only some of an epoch's messages.
+        """
+        rng = random.Random(seed)
+        for _ in range(turns):
+            seated = [device for device in self.devices.values() if self.is_seated(device)]
+            gone = [device for device in self.devices.values() if not self.is_seated(device)]
+            for device in rng.sample(seated, rng.choice([0, 1, 1, 2, 4]) if len(seated) > 6 else 0):
+                device.ghost = rng.random() < 0.5
+                self.server.group.evict(device.name)
+            for _ in range(rng.choice([0, 1, 1, 2, 5]) + (len(seated) < 12)):
+                device = rng.choice(gone) if gone and rng.random() < 0.4 else self.add()
+                if not self.is_leaving(device):
+                    self.ask(device, device.join(self.now))
+            self.commit(lossy={name for name in self.devices if rng.random() < loss})
 
     def _note_holders(self, commit: Commit) -> None:
         for name, _ in commit.change.removed:

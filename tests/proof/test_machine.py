@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from proof.fleet import Fleet
-from proof.profiles import DEEP
 
 from brokerkm.core.state import State
+from proof.fleet import Fleet
+from proof.profiles import DEEP
 
 if TYPE_CHECKING:
     from proof.device import Device
@@ -44,21 +44,29 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def join(self, count: int) -> None:
-        """New devices ask for a place."""
+        """Let new devices ask for a place."""
         for _ in range(count):
             device = self.fleet.add()
             self.fleet.ask(device, device.join(self.fleet.now))
 
     @rule(number=PICK)
     def ask_again(self, number: int) -> None:
-        """A device asks for a place: for a new leaf key if it has one, to come back if it is out."""
+        """Let a device ask for a place: for a new leaf key if it has one, to come back if it is out."""
         device = self.pick(number)
         if not self.fleet.is_leaving(device):
             self.fleet.ask(device, device.join(self.fleet.now))
 
+    @rule(number=PICK)
+    def come_back(self, number: int) -> None:
+        """Let a device that is out ask for a place."""
+        out = [device for device in self.fleet.devices.values() if not self.fleet.is_seated(device)]
+        if out and not self.fleet.is_leaving(device := out[number % len(out)]):
+            device.online = True
+            self.fleet.ask(device, device.join(self.fleet.now))
+
     @rule(numbers=st.lists(PICK, min_size=1, max_size=6), ghost=st.booleans())
     def evict(self, numbers: list[int], ghost: bool) -> None:  # noqa: FBT001 - a drawn argument
-        """The administrator cuts devices off; a ghost goes on listening and is never told."""
+        """Cut devices off; a ghost goes on listening and is never told."""
         for number in numbers:
             device = self.pick(number)
             if device.name in self.fleet.server.group.directory:
@@ -67,14 +75,14 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(number=PICK)
     def leave(self, number: int) -> None:
-        """A device leaves by itself."""
+        """Let a device leave by itself."""
         device = self.pick(number)
         if device.slot_is_known:
             self.fleet.ask(device, device.leave(self.fleet.now))
 
     @rule(level=st.integers(1, 6), index=st.integers(0, 8), deep=st.booleans())
     def rotate(self, level: int, index: int, deep: bool) -> None:  # noqa: FBT001 - a drawn argument
-        """The administrator renews a node, or all of a subtree."""
+        """Renew a node, or all of a subtree."""
         tree = self.fleet.server.group.tree
         level = min(level, tree.height)
         self.fleet.server.group.rotate(level, index % tree.degree ** (tree.height - level), deep=deep)
@@ -86,37 +94,43 @@ class GroupMachine(RuleBasedStateMachine):
         self.fleet.commit(lossy=names, retain=retain)
         assert not self.fleet.is_broken(self.fleet.server.group.epoch)
 
+    @rule(turns=st.integers(1, 5), seed=MANY, loss=st.sampled_from([0, 0, 0.2, 0.5]))
+    def live(self, turns: int, seed: int, loss: float) -> None:
+        """Let some epochs pass."""
+        self.fleet.live(turns, seed, loss)
+        assert not self.fleet.is_broken(self.fleet.server.group.epoch)
+
     @rule(number=PICK)
     def disconnect(self, number: int) -> None:
-        """A device loses its connection."""
+        """Let a device lose its connection."""
         self.pick(number).online = False
 
     @rule(number=PICK)
     def recover(self, number: int) -> None:
-        """A device comes back and catches up."""
+        """Let a device come back and catch up."""
         self.fleet.recover(self.pick(number))
 
     @rule(number=PICK)
     @precondition(lambda self: not self.fleet.forgetful)
     def rebuild(self, number: int) -> None:
-        """A device finds the group's key with nothing but its last Welcome and what is retained."""
+        """Find the group's key with nothing but a device's last Welcome and what is retained."""
         device = self.pick(number)
         if self.fleet.is_seated(device) and device.first_state:
             self.fleet.check_recoverable(device)
 
     @rule(number=PICK, crashed=st.booleans())
     def restart_device(self, number: int, crashed: bool) -> None:  # noqa: FBT001 - a drawn argument
-        """A device starts anew from its disk."""
+        """Start a device anew from its disk."""
         self.pick(number).restart(self.fleet.now, crashed=crashed)
 
     @rule()
     def restart_server(self) -> None:
-        """The server starts anew from its store."""
+        """Start the server anew from its store."""
         self.fleet.server.restart()
 
     @rule(number=PICK, at=st.lists(MANY, min_size=1, max_size=8), other=st.booleans())
     def replay(self, number: int, at: list[int], other: bool) -> None:  # noqa: FBT001 - a drawn argument
-        """The broker sends a device what was published before, on the same or on another topic."""
+        """Send a device what was published before, on the same or on another topic."""
         device, log = self.pick(number), self.fleet.log
         for place in at:
             topic, payload = log[place % len(log)]
@@ -124,7 +138,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(number=PICK, at=MANY, bit=MANY)
     def tamper(self, number: int, at: int, bit: int) -> None:
-        """The broker changes one bit of what was published."""
+        """Send a device what was published with one bit changed."""
         topic, payload = self.fleet.log[at % len(self.fleet.log)]
         place = bit % (8 * len(payload))
         changed = bytearray(payload)
@@ -136,38 +150,38 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(number=PICK)
     def talk(self, number: int) -> None:
-        """A device publishes application data."""
+        """Let a device publish application data."""
         device = self.pick(number)
         if device.current and device.member.state is State.ACTIVE:
             self.fleet.talk(device)
 
     @rule(number=PICK)
     def read_old(self, number: int) -> None:
-        """A device tries to read what was recorded while it was no member."""
+        """Let a device try to read what was recorded while it was no member."""
         self.fleet.read_old(self.pick(number))
 
     @rule()
     def beat(self) -> None:
-        """The server publishes a Beacon."""
+        """Publish a Beacon."""
         self.fleet.beat()
 
     @rule(seconds=st.sampled_from([1, 6, 40, 400]))
     def wait(self, seconds: int) -> None:
-        """Nothing happens for a while."""
+        """Let nothing happen for a while."""
         self.fleet.pause(seconds)
 
     @invariant()
     def check(self) -> None:
-        """Who must have the group's key has it, nobody else does."""
+        """Assert that who must have the group's key has it, and nobody else does."""
         if hasattr(self, "fleet"):
             self.fleet.check()
 
     def teardown(self) -> None:
-        """All that was ever known outside an epoch, before, then and after, does not give its key."""
+        """Assert that all that was ever known outside an epoch, before, then and after, does not give its key."""
         if hasattr(self, "fleet"):
             for epoch in range(1, len(self.fleet.roots) + 1):
                 assert not self.fleet.is_broken(epoch)
 
 
 TestGroup = GroupMachine.TestCase
-TestGroup.settings = settings(max_examples=100_000 if DEEP else 25, stateful_step_count=60 if DEEP else 40)
+TestGroup.settings = settings(max_examples=1_000_000 if DEEP else 60, stateful_step_count=80 if DEEP else 50)
