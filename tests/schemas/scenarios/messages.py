@@ -104,8 +104,8 @@ def _cases() -> dict[str, tuple[str, Fields]]:
             "Suite 2; a token lets the identity in.",
             _message("join", {**joiner, "token": token}, {**asked, "kem_public": large}),
         ),
-        "sync": ("", _message("sync", leaf, {**asked, "epoch": 9})),
-        "leave": ("", _message("leave", leaf, asked)),
+        "sync": ("The current keys, please.", _message("sync", leaf, {**asked, "epoch": 9})),
+        "leave": ("Take me out.", _message("leave", leaf, asked)),
         "data": ("The first message after a start.", _message("data", topic, data)),
         "data-empty": (
             "Nothing to say, for the 70,000th time.",
