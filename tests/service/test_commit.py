@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from service.faults import FaultyStore, FaultyTransport
 from service.fleet import PATIENCE, Device, eventually
 
-from brokerkm.core.events import Evicted, Joined, Rekeyed
+from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused
+from brokerkm.core.notice import RefusalReason
 from brokerkm.core.rekey import Beacon
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.service import KeyServer
@@ -65,6 +66,19 @@ async def test_changes_wait_for_each_other(device: OpenDevice) -> None:
     async with serving(MemoryStore(), interval=0.3) as server:
         await fleet(server, device, "a", "b", "c", "d")
         assert 1 == (await server.admin.show("plant")).epoch
+
+
+async def test_two_devices_race_for_one_use(device: OpenDevice) -> None:
+    """Of two joins in one commit only as many are seated as the token has uses, and the other is told."""
+    async with serving(MemoryStore(), interval=3600, max_pending=2) as server:
+        await server.admin.create_group("plant")
+        descriptor = await server.admin.invite("plant")
+        assert descriptor.token is not None
+        first, second = await device(descriptor, "a"), await device(descriptor, "b")
+        for one in (first, second):
+            await one.join(descriptor.token.key)
+        await first.expect(Joined)
+        assert RefusalReason.NOT_ADMITTED is (await second.expect(RequestRefused)).reason
 
 
 async def test_enough_changes_do_not_wait(device: OpenDevice) -> None:
@@ -153,6 +167,26 @@ async def test_a_join_that_could_not_be_stored_can_be_evicted(tmp_path: Path, de
     store.close()
 
 
+async def test_a_join_that_could_not_be_stored_may_be_rejected_later(tmp_path: Path, device: OpenDevice) -> None:
+    """If the id is given to another key meanwhile, the first one is not seated after all."""
+    store = FaultyStore(tmp_path / "store")
+    async with serving(store) as server:
+        await server.admin.create_group("plant")
+        descriptor = await server.admin.invite("plant")
+        assert descriptor.token is not None
+        pump = await device(descriptor)
+        store.broken = frozenset({"record_commit"})
+        await pump.join(descriptor.token.key)
+        group = server.groups["plant"]
+        await eventually(lambda: len(group.changes) == 1 and group.group.pending == 1)
+        await server.admin.add_member("plant", "pump", bytes(32))
+        store.broken = frozenset()
+        await server.admin.rotate("plant")
+        assert RefusalReason.NOT_ADMITTED is (await pump.expect(RequestRefused)).reason
+        assert group.group.leaf_key("pump") is None
+    store.close()
+
+
 async def test_a_broker_that_is_away(tmp_path: Path, device: OpenDevice) -> None:
     """An eviction is stored and reported as not published; it goes out when the broker is back."""
     store, transport = SqliteStore(tmp_path / "store"), FaultyTransport(BROKER, SERVER)
@@ -236,7 +270,7 @@ async def test_a_restored_backup_is_refused(tmp_path: Path, device: OpenDevice) 
     store = SqliteStore(path)
     async with serving(store) as server:
         await fleet(server, device, "a", "b")
-        store.scrub()
+        await server.desk.call(store.scrub)
         shutil.copy(path, backup)
         await server.admin.evict("plant", "a")
     store.close()
@@ -253,7 +287,7 @@ async def test_a_second_server_on_a_copy_stops_the_first(tmp_path: Path, device:
     store = SqliteStore(path)
     async with serving(store) as server:
         await fleet(server, device, "a", "b")
-        store.scrub()
+        await server.desk.call(store.scrub)
         shutil.copy(path, copy)
         other = SqliteStore(copy)
         async with serving(other) as second:
@@ -282,17 +316,13 @@ async def test_a_broker_that_forgot_is_told_again(tmp_path: Path, device: OpenDe
     async with serving(store) as server:
         await fleet(server, device, *"abcdef")
         await server.admin.evict("plant", "b")
-        kept = {message.topic for message in _all(store)}
+    assert [] == store.unpublished("plant", 1)
+    kept = {topic for (topic,) in store._database.connection.execute("SELECT topic FROM outbox")}
     transport = FaultyTransport("memory://empty", SERVER)
     async with serving(store, transport):
         await eventually(lambda: kept <= {message.topic for message in transport.sent})
     assert any("/n/" in topic for topic in kept)
     store.close()
-
-
-def _all(store: SqliteStore) -> list[Outgoing]:
-    store.publish_again("plant")
-    return [Outgoing(message.topic, message.payload) for message in store.unpublished("plant", 1000)]
 
 
 async def test_a_message_that_the_broker_cannot_carry() -> None:

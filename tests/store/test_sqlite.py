@@ -192,6 +192,18 @@ def test_replaced_keys_are_wiped(store: SqliteStore, path: Path) -> None:
     assert (False, True) == (found(old), found(new))
 
 
+def test_published_welcomes_are_wiped(store: SqliteStore, path: Path) -> None:
+    """So are messages that are gone."""
+    secret = os.urandom(40)
+    welcome = OutboxMessage("m/ann", secret * 20, "ann")
+    last = store.record_commit("g", CommitRecord(1, 1, 0, [], [], {}, [welcome]))
+    store.scrub()
+    assert secret in path.read_bytes()
+    store.mark_published("g", last)
+    store.scrub()
+    assert secret not in path.read_bytes()
+
+
 def _commit_for_ever(path: str, epochs: multiprocessing.connection.Connection) -> None:
     store = SqliteStore(path)
     store.create_group(GROUP, [])
