@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from brokerkm.core.commit import Enrollment
@@ -89,11 +90,16 @@ def commit(given: dict[str, Any]) -> Fields:
 
 def evict(given: dict[str, Any]) -> Fields:
     """Return how many messages it takes to evict one of a full tree's users."""
-    group = Group("g", SERVER_SEED, degree=given["degree"])
+    return {"messages": _count_messages(given["users"], given["degree"], given["evicted"])}
+
+
+@functools.cache
+def _count_messages(users: int, degree: int, evicted: int) -> int:
+    group = Group("g", SERVER_SEED, degree=degree)
     random = Stream("full tree")
     many = random(32 * 1024)
-    for user in range(given["users"]):
+    for user in range(users):
         group.enroll(Enrollment(str(user)))
     group.commit(0, lambda size: many * (size // len(many)) + many[: size % len(many)])
-    group.evict(str(given["evicted"]))
-    return {"messages": len(group.commit(0, random).rekeys)}
+    group.evict(str(evicted))
+    return len(group.commit(0, random).rekeys)

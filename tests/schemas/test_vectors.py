@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from brokerkm.errors import Reason
 from schemas.generate_vectors import FOLDER, make
 from schemas.replay import run
 
