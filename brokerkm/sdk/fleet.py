@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from brokerkm.errors import Reason
     from brokerkm.transport import Transport
 
-_FINAL: Final = {RefusalReason.NOT_ADMITTED, RefusalReason.NOT_A_MEMBER}  # what asking again does not change
-
 _log = logging.getLogger(__name__)
 
 
@@ -224,7 +222,7 @@ class Fleet:
     async def _seal(self, session: Session, topic: str, payload: bytes) -> bytes:
         while True:
             self._check(session)
-            if session.current:
+            if session.is_current:
                 try:
                     return await session.keeper.change(lambda: session.member.seal(topic, payload, session.clock()))
                 except (StaleError, SilentError):
@@ -272,12 +270,12 @@ class Fleet:
 
     async def _leave(self, session: Session) -> None:
         member = session.member
-        while member.state is not State.EVICTED:
+        while not session.is_out:
             request = await session.keeper.change(lambda: member.leave(session.clock()))
             await session.send(request)
             try:
                 async with asyncio.timeout(self._pace.repeat):
-                    await session.moved.until(lambda: member.state is State.EVICTED or session.error is not None)
+                    await session.moved.until(lambda: session.is_out or session.error is not None)
             except TimeoutError:
                 continue
             if session.error is not None:
@@ -356,15 +354,15 @@ class Fleet:
             self._opened()
         if session.error is not None:
             raise session.error
-        if session.member.state is State.EVICTED:
+        if session.is_out:
             raise self._evicted()
 
     async def _become_current(self, session: Session) -> None:
         member = session.member
 
         def is_decided() -> bool:
-            refused = member.state is State.JOINING and session.refusal in _FINAL
-            return session.current or refused or session.error is not None or member.state is State.EVICTED
+            refused = member.state is State.JOINING and session.refusal is RefusalReason.NOT_ADMITTED
+            return session.is_ready or refused or session.is_out or session.error is not None
 
         try:
             async with asyncio.timeout(self._timeout):
@@ -372,9 +370,7 @@ class Fleet:
         except TimeoutError:
             raise self._why_not(session) from None
         self._check(session)
-        if session.refusal is RefusalReason.NOT_A_MEMBER and not session.current:
-            raise self._evicted()
-        if not session.current:
+        if not session.is_ready:
             raise self._not_admitted()
 
     def _evicted(self) -> EvictedError:
@@ -387,8 +383,8 @@ class Fleet:
     def _not_admitted(self) -> NotJoinedError:
         means = "its token is unknown, used up or expired" if self._descriptor.token else "the descriptor has no token"
         message = (
-            f"the key server of group {self.group} does not admit {self.member}: {means}, its identity key is not "
-            "listed, or the member id belongs to another device. Ask for a new invitation or another id"
+            f"the key server of group {self.group} does not admit {self.member}: {means} and its identity key is not "
+            "listed, or it was evicted, or the id is another device's. Have the group's owner invite or readmit it"
         )
         return NotJoinedError(message)
 

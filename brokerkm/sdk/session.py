@@ -82,6 +82,7 @@ class Session:
         self.refused: Final[Counter[Reason]] = Counter()
         self.refusal: RefusalReason | None = None  # the server's last word on a request
         self.connected = False
+        self.is_out = False  # evicted, or has left, since it was opened; saved and told
         self.error: BaseException | None = None
         self._token: Final = token
         self._pace: Final = pace
@@ -99,11 +100,12 @@ class Session:
 
     async def open(self) -> None:
         """Connect, subscribe, and ask for a place if the member has none; raises `TransportError`."""
+        is_outside = self.member.state in {State.NEW, State.EVICTED}
         await self.transport.open()
         self._start(self._read(), "reader")
         await self._subscribe(set(self.member.filters))
         self._settle_soon()
-        if self.member.state in {State.NEW, State.EVICTED}:
+        if is_outside:
             await self.ask(Ask.JOIN)
         self._start(self._keep_time(), "time")
         self._start(self._heal(), "recovery")
@@ -125,9 +127,14 @@ class Session:
             await self.transport.close()
 
     @property
-    def current(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the member has the group's newest key, as far as it can know."""
         return self.member.state is State.ACTIVE and self._settled and not self._behind
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that comes from now on reaches the member, too."""
+        return self.is_current and self._subscribed == set(self.member.filters)
 
     @property
     def _behind(self) -> bool:
@@ -224,6 +231,7 @@ class Session:
         message = f"the key server has put {profile.member} out of group {profile.group}"
         self.subscriptions.end(None if event.reason is GoodbyeReason.LEFT else EvictedError(message))
         self._broadcast.end()
+        self.is_out = True
 
     def _settle_soon(self) -> None:
         """Take the saved keys for current in a while, if no Beacon says otherwise."""
@@ -279,6 +287,7 @@ class Session:
                 await self.transport.unsubscribe(gone)
                 self._subscribed -= gone
             await self.subscriptions.tidy()
+            self.moved.fire()
         except TransportError as error:
             self._fetch |= fetch
             self._next_follow = self.clock() + self._pace.repeat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from brokers.mqtt import MqttBroker
+
 
 @pytest.fixture
 async def yard(tmp_path: Path) -> AsyncGenerator[Yard]:
-    """A group at the broker inside the process."""
+    """Give a group at the broker inside the process."""
     async with yard_at("memory://yard", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def mqtt_yard(mosquitto: MqttBroker, tmp_path: Path) -> AsyncGenerator[Yard]:
+    """Give a group at Mosquitto, which keeps what it retained of other tests."""
+    async with yard_at(mosquitto.url, tmp_path, group=f"plant-{secrets.token_hex(4)}") as made:
         yield made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import brokerkm
@@ -37,13 +38,16 @@ class Yard:
     Args:
         url: of the broker.
         path: where state directories go.
+        group: the group's id.
     """
 
-    def __init__(self, url: str, path: Path) -> None:
+    def __init__(self, url: str, path: Path, group: str = GROUP) -> None:
         self.url: Final = url
+        self.group: Final = group
         self.path: Final = path
         self.store: Final = MemoryStore()
         self._server: KeyServer | None = None
+        self.clock_offset = 0.0  # seconds that the server's clock is ahead
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -55,7 +59,14 @@ class Yard:
     async def start(self) -> None:
         """Start the server on what its store has."""
         transport = create(self.url, Options(role=Role.SERVER))
-        self._server = KeyServer(self.store, transport, interval=0, retained_wait=0.2, broker=self.url)
+        self._server = KeyServer(
+            self.store,
+            transport,
+            clock=lambda: time.time() + self.clock_offset,
+            interval=0,
+            retained_wait=0.2,
+            broker=self.url,
+        )
         await self._server.start()
 
     async def stop(self) -> None:
@@ -73,7 +84,7 @@ class Yard:
 
     async def invite(self) -> Descriptor:
         """Return a descriptor with a token for one device."""
-        return await self.server.admin.invite(GROUP)
+        return await self.server.admin.invite(self.group)
 
     def connect(self, descriptor: Descriptor, member: str, *, pace: Pace = PACE, **options: object) -> brokerkm.Fleet:
         """Return a fleet that is not entered yet."""
@@ -102,12 +113,12 @@ class Yard:
 
 
 @contextlib.asynccontextmanager
-async def yard_at(url: str, path: Path, policy: Policy = POLICY) -> AsyncGenerator[Yard]:
+async def yard_at(url: str, path: Path, policy: Policy = POLICY, group: str = GROUP) -> AsyncGenerator[Yard]:
     """Give a yard whose server runs and has the group."""
-    yard = Yard(url, path)
+    yard = Yard(url, path, group)
     try:
         await yard.start()
-        await yard.server.admin.create_group(GROUP, policy=policy, beacon_interval=1)
+        await yard.server.admin.create_group(group, policy=policy, beacon_interval=1)
         yield yard
     finally:
         await yard.close()

@@ -1,0 +1,200 @@
+"""How a member comes back: retained messages, then Sync, then Join; and what it does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sdk.yard import GROUP, PATIENCE, Yard, event, take, yard_at
+
+import brokerkm
+from brokerkm.core.events import Evicted, Heard, Silent, Stale, Synced
+from brokerkm.core.messages import Kind
+from brokerkm.core.names import Topics
+from brokerkm.core.policy import Policy
+from brokerkm.core.wire import message_type
+from brokerkm.errors import EvictedError, SilentError, StaleError
+from brokerkm.transport import Delivery
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOPICS = Topics(GROUP)
+
+
+async def slept_through(yard: Yard, rekeys: int = 3) -> tuple[brokerkm.Descriptor, brokerkm.Fleet]:
+    """Return the descriptor of `pump`, which was away during some rekeys, and a fleet that was not."""
+    descriptor = await yard.invite()
+    async with yard.connect(descriptor, "pump"):
+        panel = await yard.join("panel")
+        for number in range(rekeys):
+            await yard.join(f"extra-{number}")
+    for number in range(rekeys):
+        await yard.server.admin.evict(GROUP, f"extra-{number}")
+    return descriptor, panel
+
+
+def node_topics() -> list[str]:
+    """Return all that Rekeys of a small group may be retained on."""
+    return [TOPICS.node(level, index) for level in range(4) for index in range(4)]
+
+
+async def test_retained_rekeys_need_no_server(yard: Yard) -> None:
+    """Who slept through rekeys catches up from what the broker retained while the server is down."""
+    descriptor, panel = await slept_through(yard)
+    await yard.stop()
+    async with yard.connect(descriptor, "pump") as pump, panel.messages("a") as messages:
+        assert pump.epoch == panel.epoch
+        await pump.publish("a", b"back")
+        assert [message.payload for message in await take(messages)] == [b"back"]
+
+
+async def test_sync_heals_what_the_broker_lost(yard: Yard) -> None:
+    """If the retained Rekeys are lost, the server is asked, and the keys are good before entering returns."""
+    descriptor, panel = await slept_through(yard)
+    await yard.forget(*node_topics())
+    fleet = yard.connect(descriptor, "pump")
+    events = fleet.events()
+    await yard.enter(fleet)
+    await event(events, Stale)
+    await event(events, Synced)
+    assert fleet.epoch == panel.epoch
+    async with panel.messages("a") as messages:
+        await fleet.publish("a", b"back")
+        await take(messages)
+
+
+async def test_stale_members_do_not_send(yard: Yard) -> None:
+    """With Rekeys lost and no server, entering fails in time, as stale; nothing is sent under the old key."""
+    descriptor, _ = await slept_through(yard)
+    await yard.stop()
+    await yard.forget(*node_topics())
+    with pytest.raises(StaleError, match="still catching up"):
+        await yard.connect(descriptor, "pump", timeout=1.5).__aenter__()
+    await yard.start()
+    assert (await yard.enter(yard.connect(descriptor, "pump"))).state == "active"
+
+
+async def test_a_live_member_heals_itself(yard: Yard) -> None:
+    """A Rekey that never came is noticed by the Beacon; publishing waits and then uses the new key."""
+    pump, panel = await yard.join("pump"), await yard.join("panel")
+    await yard.join("extra")
+    events = pump.events()
+    await lose(pump, lambda delivery: "/n/" in delivery.topic)
+    await yard.forget(*node_topics())
+    await yard.server.admin.evict(GROUP, "extra")
+    await yard.forget(*node_topics())
+    await event(events, Stale)
+    with pytest.raises(StaleError):
+        await pump.publish("a", b"0", timeout=0)
+    async with panel.messages("a") as messages:
+        await pump.publish("a", b"1")
+        assert [message.payload for message in await take(messages)] == [b"1"]
+    await event(events, Synced)
+    assert pump.epoch == panel.epoch
+
+
+async def test_join_follows_unanswered_syncs(yard: Yard) -> None:
+    """When no Sync is answered, the member asks to join again, and gets a new leaf key."""
+    descriptor, _ = await slept_through(yard)
+    await yard.forget(*node_topics())
+    await deafen(yard, Kind.SYNC)
+    fleet = yard.connect(descriptor, "pump")
+    events = fleet.events()
+    await yard.enter(fleet)
+    await event(events, Synced)
+    assert fleet.state == "active"
+
+
+async def test_eviction_while_away_is_seen(yard: Yard) -> None:
+    """Who was evicted while away learns it from the retained Goodbye, with the server down."""
+    descriptor = await yard.invite()
+    async with yard.connect(descriptor, "pump"):
+        await yard.join("panel")
+    await yard.server.admin.evict(GROUP, "pump")
+    await yard.stop()
+    fleet = yard.connect(descriptor, "pump")
+    events = fleet.events()
+    with pytest.raises(EvictedError):
+        await fleet.__aenter__()
+    await event(events, Evicted)
+    with pytest.raises(EvictedError):  # it is in the saved state now
+        await yard.connect(descriptor, "pump").__aenter__()
+
+
+async def test_readmitted_members_come_back(yard: Yard) -> None:
+    """An evicted member that its owner admits again gets a place when it asks to."""
+    descriptor = await yard.invite()
+    async with yard.connect(descriptor, "pump") as pump:
+        events = pump.events()
+        await yard.server.admin.evict(GROUP, "pump")
+        await event(events, Evicted)
+    await yard.server.admin.readmit(GROUP, "pump")
+    assert (await yard.enter(yard.connect(descriptor, "pump", rejoin=True))).state == "active"
+
+
+async def test_silence_is_told_and_stops_sending(tmp_path: Path) -> None:
+    """Without Beacons the member says so and sends no more; with them it goes on."""
+    async with yard_at("memory://silence", tmp_path, Policy(max_silence=2, hold=1)) as yard:
+        pump = await yard.join("pump")
+        events = pump.events()
+        await yard.stop()
+        await event(events, Silent)
+        assert pump.silent
+        with pytest.raises(SilentError, match="has not been heard"):
+            await pump.publish("a", b"0", timeout=0)
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(pump.publish("a", b"1"))
+            await yard.start()
+            await event(events, Heard)
+            await asyncio.wait_for(sending, PATIENCE)
+        assert not pump.silent
+
+
+async def test_certificates_are_renewed(tmp_path: Path) -> None:
+    """A sender certificate that is about to end is renewed by a Sync, without anybody's doing."""
+    policy = Policy(source_authentication=True, hold=1)
+    async with yard_at("memory://certificates", tmp_path, policy) as yard:
+        pump, panel = await yard.join("pump"), await yard.join("panel")
+        events = pump.events()
+        session = pump._session
+        assert session is not None
+        expiry = session.member.certificate_expiry
+        assert expiry is not None
+        yard.clock_offset = expiry - session.clock() - 1
+        session.clock._offset += yard.clock_offset  # type: ignore[attr-defined]
+        session.moved.fire()
+        await event(events, Synced)
+        renewed = session.member.certificate_expiry
+        assert renewed is not None
+        assert renewed > expiry
+        async with panel.messages("a") as messages:
+            await pump.publish("a", b"1")
+            await take(messages)
+
+
+async def lose(fleet: brokerkm.Fleet, is_lost: object) -> None:
+    """Keep what `is_lost` says from the member, as a broker or an attacker can."""
+    session = fleet._session
+    assert session is not None
+    receive = session._receive
+
+    async def lossy(delivery: Delivery) -> None:
+        if not is_lost(delivery):  # type: ignore[operator]
+            await receive(delivery)
+
+    session._receive = lossy  # type: ignore[method-assign]
+
+
+async def deafen(yard: Yard, kind: Kind) -> None:
+    """Make the server miss all requests of a kind."""
+    requests = yard.server.requests
+    assert requests is not None
+    handle = requests.handle
+
+    async def deaf(group: object, member: str, payload: bytes) -> None:
+        if message_type(payload) is not kind:
+            await handle(group, member, payload)  # type: ignore[arg-type]
+
+    requests.handle = deaf  # type: ignore[method-assign, assignment]
