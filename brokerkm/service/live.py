@@ -178,6 +178,7 @@ class LiveGroup:
 
         Admission looked things up a while ago; here they are looked up for good.
         """
+        self.group.discard()  # what a batch that could not be stored has left there; its changes are in this one
         joined: dict[str, MemberRecord] = {}
         rejected: list[Rejection] = []
         spent: Counter[bytes] = Counter()
@@ -211,14 +212,7 @@ class LiveGroup:
             spent,
             self._messages(commit),
         )
-        try:
-            sequence = self._store.record_commit(self.name, whole)
-        except BaseException:
-            # The group has these joins queued now, and they may be rejected the next time.
-            for member in joined:
-                if member not in self.group.directory:
-                    self.group.evict(member)
-            raise
+        sequence = self._store.record_commit(self.name, whole)
         return Settled(commit, sequence, rejected)
 
     def _enroll(self, join: PendingJoin, spent: Counter[bytes]) -> RefusalReason | None:
