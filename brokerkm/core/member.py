@@ -69,7 +69,6 @@ class Member:
         self._beacon: Beacon | None = None
         self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
         self._missing: dict[Cause, float] = {}  # since when
-        self._subgroup_times: dict[tuple[int, int], int] = {}
         self._doubt_data_until = 0.0  # Data that cannot be opened is no reason to be stale again until then
         self.silent = False
         self.version = 0
@@ -368,7 +367,9 @@ class Member:
         memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(now * 1000)
         memory.heard, self.silent = now, False
         # What waits for a key below a slot that this member has no longer would wait for ever.
-        self._pending = {node: rekey for node, rekey in self._pending.items() if node in memory.path.nodes}
+        nodes = memory.path.nodes
+        self._pending = {node: rekey for node, rekey in self._pending.items() if node in nodes}
+        memory.subgroup_times = {node: time for node, time in memory.subgroup_times.items() if node in nodes}
         self._traffic.adopt(secrets.policy, self._identity, secrets.certificate, memory.clock_offset)
         events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
         events += self._traffic.use(memory.path.root, now)
@@ -411,9 +412,11 @@ class Member:
         message = Subgroup.decode(payload, level)
         if message.slot is not None and message.slot != path.slot:
             return []  # for another leaf of the same bucket
-        if message.time <= self._subgroup_times.get((level, index), 0):
+        times = self._memory.subgroup_times
+        if message.time <= times.get((level, index), 0):
             raise RefusedError(Reason.REPLAY, "time")
         message.verify(self._server_key, context)
         plaintext = message.open(path.key_at(level, message.birth, message.step), context)
-        self._subgroup_times[level, index] = message.time
+        times[level, index] = message.time
+        self.version += 1
         return [SubgroupReceived(self._topics.node(level, index), plaintext)]

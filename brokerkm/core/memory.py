@@ -73,6 +73,7 @@ class Memory:
     heard: float = 0.0  # seconds since 1970 by the member's clock
     traffic_keys: list[TrafficKey] = field(default_factory=list[TrafficKey], repr=False)
     windows: list[SavedWindow] = field(default_factory=list[SavedWindow])
+    subgroup_times: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # newest, by topic
 
     def encode(self) -> bytes:
         """Return the bytes to keep; what `decode` makes of them is equal to this."""
@@ -102,6 +103,7 @@ class Memory:
                 self.certificate and self.certificate.fields,
                 traffic,
                 windows,
+                [(*node, time) for node, time in self.subgroup_times.items()],
             )
         )
 
@@ -118,8 +120,8 @@ class Memory:
         if fields[1:2] != [FORMAT]:
             raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
         check_canonical(fields, data)
-        _, _, profile, secrets, progress, clock, path, policy, certificate, traffic, windows = array(
-            fields, "state", 11
+        _, _, profile, secrets, progress, clock, path, policy, certificate, traffic, windows, times = array(
+            fields, "state", 12
         )
         identity, kem, join, join_nonces, sync_nonces = array(secrets, "state.secrets", 5)
         state, epoch, welcome_time, beacon_epoch, beacon_time, last_request = array(progress, "state.progress", 6)
@@ -145,6 +147,7 @@ class Memory:
             heard=uint(heard, "state.heard") / 1000,
             traffic_keys=[_traffic_key(item) for item in array(traffic, "state.traffic")],
             windows=[_window(item) for item in array(windows, "state.windows")],
+            subgroup_times=dict(_subgroup_time(item) for item in array(times, "state.subgroup_times")),
         )
         if (memory.path is None) == (memory.state in {State.ACTIVE, State.STALE}):
             raise RefusedError(Reason.OUT_OF_RANGE, "state.state")
@@ -215,3 +218,8 @@ def _window(value: object) -> SavedWindow:
         uint(top, "state.windows"),
         int.from_bytes(binary(mask, "state.windows", maximum=_MASK_SIZE), "big"),
     )
+
+
+def _subgroup_time(value: object) -> tuple[tuple[int, int], int]:
+    level, index, time = (uint(item, "state.subgroup_times") for item in array(value, "state.subgroup_times", 3))
+    return (level, index), time

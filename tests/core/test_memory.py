@@ -157,7 +157,7 @@ def test_flipped_bits_crash_nothing(state: State, prepare: Callable[[World], Non
 
 
 SAVED: list[Any] = msgpack.unpackb(state_of(active, policy=Policy(source_authentication=True))[1].dump())
-PROFILE, SECRETS, PROGRESS, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS = SAVED[2:]
+PROFILE, SECRETS, PROGRESS, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[2:]
 KEY = b"k" * 32
 
 
@@ -200,6 +200,8 @@ KEY = b"k" * 32
         (10, [["b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
         (10, [["b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
         (10, [["b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (11, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
+        (11, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
     ],
 )
 def test_malformed_state_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
@@ -209,11 +211,11 @@ def test_malformed_state_is_refused(place: int, value: object, reason: Reason, f
 
 
 def test_state_of_another_length_is_refused() -> None:
-    """A state has eleven parts, in their shortest encoding."""
+    """A state has twelve parts, in their shortest encoding."""
     with refused(Reason.WRONG_LENGTH, "state"):
         Memory.decode(msgpack.packb(SAVED[:-1]))
     with refused(Reason.NOT_CANONICAL, "message"):
-        Memory.decode(b"\xdc\x00\x0b" + msgpack.packb(SAVED)[1:])
+        Memory.decode(b"\xdc\x00\x0c" + msgpack.packb(SAVED)[1:])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x90", b"not a state", b"\x80", b"\x91\xc0"])
