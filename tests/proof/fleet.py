@@ -34,20 +34,23 @@ class Fleet:
     Args:
         seed: of all keys, and of the broker's choices.
         degree: of the tree.
+        name: of the group; nothing else depends on it.
+        key: the server's own, if it is not to follow from the seed.
     """
 
-    def __init__(self, seed: int, degree: int) -> None:
+    def __init__(self, seed: int, degree: int, name: str = GROUP, key: bytes | None = None) -> None:
         self.rng: Final = random.Random(seed)
         self.now = 1_000_000.0  # seconds
         policy = Policy(source_authentication=bool(seed % 2), stop_when_silent=False)
+        drawn = self.rng.randbytes(32)
         self.server: Final = KeyServer(
-            GROUP, self.rng.randbytes(32), self.rng.randbytes, degree=degree, suite=Suite.X25519, policy=policy
+            name, key or drawn, self.rng.randbytes, degree=degree, suite=Suite.X25519, policy=policy
         )
         self.devices: Final[dict[str, Device]] = {}
         self.retained: Final[dict[str, bytes]] = {}
         self.log: Final[list[tuple[str, bytes]]] = []
         self.data: Final[list[tuple[int, bytes]]] = []  # epoch and message
-        self.tape: Final = Tape(GROUP, degree)
+        self.tape: Final = Tape(name, degree)
         self.roots: Final[list[Known]] = []  # by epoch, from 1 on
         self.forgetful = False  # the broker has lost a retained message
 
@@ -60,7 +63,7 @@ class Fleet:
     def add(self) -> Device:
         """Make a new device and list it with the server."""
         name = f"device-{len(self.devices)}"
-        profile = Profile(GROUP, name, self.server.group.server_key)
+        profile = Profile(self.server.group.name, name, self.server.group.server_key)
         device = self.devices[name] = Device(profile, self.rng.randbytes)
         self.server.identities[name] = device.member.identity
         return device
