@@ -179,6 +179,13 @@ def test_goodbye_of_an_earlier_membership_is_ignored(world: World) -> None:
     assert State.ACTIVE is world.members["a"].state
 
 
+def test_goodbye_of_the_epoch_that_seated_the_member_is_ignored(world: World) -> None:
+    """A join and an earlier eviction may share a commit: a Goodbye ends what was there before its epoch."""
+    payload = proved("brokerkm v1 goodbye", ("fleet", "a"), [1, 4, 1, 1])
+    assert [] == world.members["a"].receive(world.topics.member("a"), payload, world.now)
+    assert State.ACTIVE is world.members["a"].state
+
+
 def test_goodbye_without_membership_is_ignored(world: World) -> None:
     """Who is out already, or not in yet, is told nothing new."""
     world.evict("a")

@@ -10,7 +10,7 @@ from core.refusal import refused
 from core.world import World, root_of
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from brokerkm.core.events import Cause, Evicted, Joined, Recovered, Rekeyed, Stale
+from brokerkm.core.events import Cause, Evicted, Joined, Recovered, Rekeyed, Stale, Synced
 from brokerkm.core.member import Member
 from brokerkm.core.notice import GoodbyeReason
 from brokerkm.core.state import State
@@ -259,6 +259,20 @@ def test_member_that_is_left_out_is_stale(world: World) -> None:
     assert [] == world.members["m1"].receive(topic, dict(world.messages(commit))[topic], world.now)
     assert [Stale(Cause.REKEY)] == world.members["m1"].tick(world.now + HOLD)
     assert [Evicted(GoodbyeReason.EVICTED)] == world.fetch("m1")[:1]
+
+
+def test_member_that_was_given_another_slot_waits_for_nothing_below_the_old_one(world: World) -> None:
+    """An eviction of which only the Rekey arrived, and a Join since: the Welcome for another slot ends the gap."""
+    member, old = world.members["m1"], world.topics.node(0, 0)
+    world.group.evict("m1")
+    commit = world.commit(without=["m1"])
+    member.receive(old, dict(world.messages(commit))[old], world.now)
+    world.join("m8")
+    world.enroll("m1")
+    events = world.publish(world.group.commit(world.now, world.random))["m1"]
+    assert [Synced(4)] == [event for event in events if isinstance(event, Synced)]
+    assert (1, 8, {}) == (world.group.directory.slot("m8"), member.slot, member._pending)
+    assert [] == member.tick(world.now + HOLD)
 
 
 def test_data_under_an_unknown_key_is_a_doubt_once_in_a_while(world: World) -> None:

@@ -259,6 +259,18 @@ def test_beacon_moves_on_to_the_step_that_was_opened_ahead(world: World) -> None
     assert [received("a", b"back", 1)] == world.send("a", "b", b"back")
 
 
+def test_later_steps_are_counted_from_where_the_root_is(world: World) -> None:
+    """After the root has moved, looking ahead begins anew; after an eviction, at another key."""
+    for name, gone in (("e", None), ("f", None), ("g", "d"), ("h", None)):
+        if gone:
+            world.evict(gone)
+        world.enroll(name)
+        commit = world.commit(without=["a"])
+        assert 1 == len(world.send("b", "a", name.encode()))
+        world.members["a"].receive(world.topics.beacon, commit.beacon, world.now)
+        assert world.root == root_of(world.members["a"])
+
+
 @pytest.mark.parametrize("steps", [1, 3, 1024])
 def test_member_looks_1024_steps_ahead(world: World, steps: int) -> None:
     """Later steps are derived, once each, in any order."""
@@ -324,6 +336,7 @@ def test_senders_remembered_are_bounded(world: World, monkeypatch: pytest.Monkey
     with refused(Reason.REPLAY, "counter"):
         bob.receive("plant/1", messages[1], world.now)
     assert [("v", b"saltsalt"), ("w", b"saltsalt")] == list(bob._traffic.opener.windows)
+    assert 2 == len(bob._traffic.opener._sources)
 
 
 def test_topics_remembered_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
