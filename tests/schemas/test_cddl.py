@@ -128,6 +128,25 @@ def test_spoiled_messages_do_not_match(said: dict[str, list[list[object]]]) -> N
     assert wrong == []
 
 
+def test_numbers_beyond_their_range_do_not_match(said: dict[str, list[list[object]]]) -> None:
+    """One less than the least and one more than the most, for each number that has a range of its own."""
+    ranges = {
+        "rekey": {2: (0,), 3: (0, 25)},
+        "beacon": {3: (0, 25), 5: (65_536,), 7: (0, 1 << 32)},
+        "welcome-sealed": {0: (0,), 2: (1 << 24,), 3: (1, 65)},
+        "goodbye": {2: (0,), 3: (0, 3)},
+        "data": {2: (0,), 3: (65_536,)},
+        "refusal": {3: (0, 5)},
+        "subgroup": {3: (1 << 24,), 4: (0,), 5: (65_536,)},
+    }
+    for rule, places in ranges.items():
+        fields = said[rule][0]
+        assert STRICT[rule].matches(rule, fields)
+        for at, values in places.items():
+            for value in values:
+                assert not STRICT[rule].matches(rule, [*fields[:at], value, *fields[at + 1 :]])
+
+
 def test_spoiled_messages_do_not_match_for_others(said: dict[str, list[list[object]]]) -> None:
     """What the lenient validator looks at, the number of elements and the type of each, it refuses too."""
     for rule, values in said.items():
