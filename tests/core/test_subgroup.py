@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from brokerkm.core.crypto import load_signing_key
 from brokerkm.core.events import SubgroupReceived
+from brokerkm.core.member import Member
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import Reason, RefusedError, UsageError
@@ -166,6 +167,31 @@ def test_replay_is_refused(world: World, names: list[str]) -> None:
     for sent in (newer, older):
         with refused(Reason.REPLAY, "time"):
             member.receive(topic, sent.payload, world.now)
+
+
+def test_replay_after_a_restart_is_refused(world: World) -> None:
+    """What was taken is part of what is saved; the next message is still read."""
+    taken, later = (world.group.seal_for(["m0", "m1"], b"secret", world.now, world.random)[0] for _ in range(2))
+    topic = world.topics.node(taken.level, taken.index)
+    version = world.members["m0"].version
+    world.members["m0"].receive(topic, taken.payload, world.now)
+    assert version < world.members["m0"].version
+    restarted = Member.load(world.members["m0"].dump(), world.random, world.now)
+    with refused(Reason.REPLAY, "time"):
+        restarted.receive(topic, taken.payload, world.now)
+    assert [SubgroupReceived(topic, b"secret")] == restarted.receive(topic, later.payload, world.now)
+
+
+def test_times_of_a_lost_path_are_forgotten(world: World) -> None:
+    """After a Welcome for another slot, only the topics that are still the member's own are remembered."""
+    for names in (["m1"], [f"m{number}" for number in range(8)]):
+        deliver(world, names)
+    assert {(0, 0), (3, 0)} == set(world.members["m1"]._memory.subgroup_times)
+    world.group.evict("m1")
+    world.commit(without=["m1"])
+    world.join("m8")
+    world.join("m1")
+    assert {(3, 0)} == set(world.members["m1"]._memory.subgroup_times)
 
 
 def test_forged_message_is_refused(world: World) -> None:
