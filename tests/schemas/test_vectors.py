@@ -68,3 +68,10 @@ def test_vector_has_what_the_readme_says() -> None:
         assert list(vector) == ["name", "description", "kind", "input", "expect"]
         assert vector["name"] == name
         assert vector["description"]
+
+
+def test_readme_names_every_reason_and_kind() -> None:
+    """The specification's closed lists are those of the code and of the vectors."""
+    text = (FOLDER.parent / "README.md").read_text()
+    kinds = {vector["kind"] for vector in VECTORS.values()}
+    assert [word for word in sorted({*Reason, *kinds}) if f"`{word}`" not in text] == []
