@@ -64,6 +64,11 @@ class Keeper:
             await self._save_changes()
             return result
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the directory has the member's state, but for what was received."""
+        return self.member.version == self._saved
+
     async def save_windows(self) -> None:
         """Save what need not be saved at once: which messages were received. A disk that is full is tried again."""
         if self.has_new_windows:
@@ -74,11 +79,11 @@ class Keeper:
     async def finish(self) -> None:
         """Save what is not saved yet; raises `StoreError`."""
         async with self._turn:
-            if self.has_new_windows or self.member.version != self._saved:
+            if self.has_new_windows or not self.is_saved:
                 await self._save()
 
     async def _save_changes(self) -> None:
-        while self.member.version != self._saved:
+        while not self.is_saved:
             try:
                 await self._save()
             except StoreError:

@@ -99,16 +99,20 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Connect, subscribe, and ask for a place if the member has none; raises `TransportError`."""
+        """Connect, subscribe, and ask for a place if the member has none.
+
+        Raises:
+            TransportError: the broker cannot be reached, or refuses the subscriptions.
+            StoreError: a new member cannot be saved.
+        """
+        await self.keeper.finish()
         is_outside = self.member.state in {State.NEW, State.EVICTED}
         await self.transport.open()
         self._start(self._read(), "reader")
         await self._subscribe(set(self.member.filters))
         self._settle_soon()
-        if is_outside:
-            await self.ask(Ask.JOIN)
         self._start(self._keep_time(), "time")
-        self._start(self._heal(), "recovery")
+        self._start(self._heal(must_join=is_outside), "recovery")
 
     async def close(self) -> None:
         """End all tasks, save what was received, disconnect; raises `StoreError` if that cannot be saved."""
@@ -134,13 +138,13 @@ class Session:
     @property
     def is_ready(self) -> bool:
         """Whether all that comes from now on reaches the member, too."""
-        return self.is_current and self._subscribed == set(self.member.filters)
+        return self.is_current and self.keeper.is_saved and self._subscribed == set(self.member.filters)
 
     @property
     def _behind(self) -> bool:
         return self._beacon_epoch > self.member.epoch
 
-    async def ask(self, what: Ask) -> None:
+    async def _ask(self, what: Ask) -> None:
         """Send a request; what becomes of it, events will tell."""
         member, now = self.member, self.clock()
         try:
@@ -154,6 +158,7 @@ class Session:
         if self._recovery.plan(member.state, member.certificate_expiry, now) is not None:
             self._recovery.asked(now)
         await self.send(request)
+        self.moved.fire()
 
     async def send(self, request: bytes) -> None:
         """Send a request's bytes; a broker that does not take them is like a server that does not answer."""
@@ -260,14 +265,16 @@ class Session:
                 await self.keeper.save_windows()
                 next_save = self.clock() + self._pace.windows
 
-    async def _heal(self) -> None:
+    async def _heal(self, *, must_join: bool) -> None:
+        if must_join:
+            await self._ask(Ask.JOIN)
         while True:
             member, now = self.member, self.clock()
             at = self._recovery.plan(member.state, member.certificate_expiry, now)
             if self.connected and self._must_follow(now):
                 await self._follow()
             elif self.connected and at is not None and at <= now:
-                await self.ask(self._recovery.request)
+                await self._ask(self._recovery.request)
             else:
                 times = [time for time in (at, self._next_follow) if time is not None and time > now]
                 await self._wait_until(min(times, default=now + _LONGEST_WAIT))

@@ -16,6 +16,9 @@ from brokerkm.errors import EvictedError, NotJoinedError, Reason, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from brokerkm.core.events import MessageReceived
+    from brokerkm.sdk.subscriptions import Messages
+
 
 async def test_members_read_each_other(yard: Yard) -> None:
     """What one member publishes, all that listen receive with topic, sender and payload."""
@@ -153,13 +156,11 @@ async def test_iterators_end_when_the_fleet_is_left(yard: Yard) -> None:
         messages = fleet.messages("a")
         await messages.__aenter__()
 
-        async def read() -> list[object]:
-            return [message async for message in messages]
-
-        tasks = [group.create_task(read()), group.create_task(rest(fleet.events()))]
+        reading, watching = group.create_task(read(messages)), group.create_task(rest(fleet.events()))
         waiting = fleet.messages("b")
         await asyncio.sleep(0)
-    assert [message for message in tasks[0].result()] == []
+    assert reading.result() == []
+    assert watching.result() == []
     with pytest.raises(StopAsyncIteration):
         await anext(waiting)
     assert await rest(fleet.events()) == []
@@ -177,3 +178,8 @@ async def test_refused_messages_are_counted(yard: Yard) -> None:
         assert [message.payload for message in await take(messages)] == [b"1"]
     assert sum(fleet.refused.values()) == 6 - 1  # an empty payload clears a retained one
     assert set(fleet.refused) <= set(Reason)
+
+
+async def read(messages: Messages) -> list[MessageReceived]:
+    """Return all that is still to come."""
+    return [message async for message in messages]

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 from sdk.yard import GROUP, PATIENCE, Yard, event, take, yard_at
 
-import brokerkm
 from brokerkm.core.events import Evicted, Heard, Silent, Stale, Synced
 from brokerkm.core.messages import Kind
 from brokerkm.core.names import Topics
 from brokerkm.core.policy import Policy
 from brokerkm.core.wire import message_type
 from brokerkm.errors import EvictedError, SilentError, StaleError
-from brokerkm.transport import Delivery
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import brokerkm
+    from brokerkm.transport import Delivery
 
 TOPICS = Topics(GROUP)
 
@@ -197,4 +198,4 @@ async def deafen(yard: Yard, kind: Kind) -> None:
         if message_type(payload) is not kind:
             await handle(group, member, payload)  # type: ignore[arg-type]
 
-    requests.handle = deaf  # type: ignore[method-assign, assignment]
+    requests.handle = deaf  # type: ignore[method-assign]

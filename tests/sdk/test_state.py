@@ -149,7 +149,7 @@ async def test_nothing_happens_under_keys_that_are_not_saved(yard: Yard) -> None
         assert [message.payload for message in await take(far, 2)] == [b"after", b"again"]
 
 
-async def test_a_state_that_cannot_be_saved_at_the_end_is_told(yard: Yard) -> None:
+async def test_a_state_that_cannot_be_saved_at_the_end_is_told(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
     """Leaving the block raises if nothing can be saved, unless another error is on its way."""
     fleet = yard.connect(await yard.invite(), "pump")
     await fleet.__aenter__()
@@ -161,14 +161,22 @@ async def test_a_state_that_cannot_be_saved_at_the_end_is_told(yard: Yard) -> No
     with unwritable(other.state_dir), pytest.raises(StoreError, match="cannot be written"):
         await other.__aenter__()
     third = yard.connect(await yard.invite(), "third")
-    with pytest.raises(ZeroDivisionError):
-        async with third:
-            await third.publish("a", b"1")
-            assert third._session is not None
-            third._session.keeper.has_new_windows = True
-            with unwritable(third.state_dir):
-                await third.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
-            raise ZeroDivisionError
+    await third.__aenter__()
+    assert third._session is not None
+    third._session.keeper.has_new_windows = True
+    with unwritable(third.state_dir):
+        await third.__aexit__(ValueError, ValueError("the one to tell"), None)
+    assert [record.levelname for record in caplog.records if record.name == "brokerkm.sdk.fleet"][-1:] == ["WARNING"]
+
+
+async def test_a_disk_that_is_full_from_the_start_is_told(yard: Yard) -> None:
+    """A member that resumes enters only if what it learns can be saved."""
+    descriptor = await yard.invite()
+    async with yard.connect(descriptor, "pump") as fleet:
+        pass
+    await yard.join("panel")
+    with unwritable(fleet.state_dir), pytest.raises(StoreError, match="not saved"):
+        await yard.connect(descriptor, "pump", timeout=0.5).__aenter__()
 
 
 async def test_what_was_received_is_saved_in_time(yard: Yard) -> None:
@@ -182,7 +190,7 @@ async def test_what_was_received_is_saved_in_time(yard: Yard) -> None:
         assert session is not None
         async with asyncio.timeout(PATIENCE):
             while session.keeper.has_new_windows:
-                await asyncio.sleep(0.01)
+                await session.moved.wait()
         snapshot = (yard.path / "pump" / STATE).read_bytes()
     (yard.path / "pump" / STATE).write_bytes(snapshot)  # as if it had been killed then
     again = await yard.enter(yard.connect(descriptor, "pump"))
