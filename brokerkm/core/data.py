@@ -68,7 +68,7 @@ class Data:
     @classmethod
     def decode(cls, payload: bytes, limit: int = MAX_DATA) -> Data:
         """Return the message in `payload`; raises `RefusedError`."""
-        fields = unpack_array(payload, limit)
+        fields = unpack_array(payload, limit, few=True)
         if not fields or type(fields[0]) is not int or fields[0] != VERSION:
             raise RefusedError(Reason.WRONG_VERSION, "version")
         if len(fields) < 2 or type(fields[1]) is not int or fields[1] != Kind.DATA:  # noqa: PLR2004 - version and type

@@ -15,7 +15,7 @@ from msgpack import unpackb
 from brokerkm.core.crypto import check_signature, load_verify_key
 from brokerkm.core.data import MAX_TOPICS, Data, Header, data_context, encode_header, sender_key
 from brokerkm.core.events import MessageReceived
-from brokerkm.core.wire import pack
+from brokerkm.core.wire import MAX_MESSAGE, pack
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Opener:
         Raises:
             RefusedError: bad-seal or replay.
         """
+        if len(payload) > MAX_MESSAGE:  # the rest costs little beside so much ciphertext
+            return None
         try:
             _, _, birth, step, sender, salt, counter, ciphertext = unpackb(payload)
             source = self._sources[birth, step, sender, salt]

@@ -17,15 +17,27 @@ VERSION: Final = 1
 MAX_MESSAGE: Final = 16 * 1024  # bytes; protocol.md section 3. Data may be larger: the broker's limit
 MAX_UINT: Final = (1 << 63) - 1  # epochs, births, times, counters; fits a signed column of any database
 NONCE_SIZE: Final = 16  # bytes
+_FEW: Final = 16  # arrays in a long message, and elements in each of them: Data has 2, of 10 and 3
 
 _packer: Final = msgpack.Packer(use_bin_type=True)
 pack: Final = cast("Callable[[object], bytes]", _packer.pack)
 """Encode one value; the packer keeps no state between calls."""
 
 
-def _unpack(payload: bytes) -> object:
+def _unpack(payload: bytes, few: Callable[[list[object]], list[object]] | None = None) -> object:
+    most = -1 if few is None else _FEW  # -1 is msgpack's own limit: what the payload has room for
+    none = -1 if few is None else 0
     try:
-        return msgpack.unpackb(payload, raw=False, use_list=True, strict_map_key=True)
+        return msgpack.unpackb(
+            payload,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            list_hook=few,
+            max_array_len=most,
+            max_map_len=none,
+            max_ext_len=none,
+        )
     except msgpack.ExtraData:
         raise RefusedError(Reason.TRAILING, "message") from None
     except msgpack.StackError:
@@ -38,11 +50,28 @@ def _unpack(payload: bytes) -> object:
         raise RefusedError(reason, "message") from None
 
 
-def unpack_array(payload: bytes, limit: int = MAX_MESSAGE) -> list[object]:
-    """Return the elements of the one canonical array that `payload` is; raises `RefusedError`."""
+def _at_most_few() -> Callable[[list[object]], list[object]]:
+    """Return what msgpack is to call for each array: it refuses a long message of many arrays while it is read."""
+    left = iter(range(_FEW))
+
+    def count(items: list[object]) -> list[object]:
+        if next(left, None) is None:
+            raise RefusedError(Reason.WRONG_TYPE, "message", "too many arrays")
+        return items
+
+    return count
+
+
+def unpack_array(payload: bytes, limit: int = MAX_MESSAGE, *, few: bool = False) -> list[object]:
+    """Return the elements of the one canonical array that `payload` is; raises `RefusedError`.
+
+    Args:
+        few: refuse more than a few arrays and elements if it is longer than a protocol message: each of its
+            bytes could become a hundred in memory.
+    """
     if len(payload) > limit:
         raise RefusedError(Reason.OVERSIZED, "message", f"{len(payload)} bytes, at most {limit}")
-    value = _unpack(payload)
+    value = _unpack(payload, _at_most_few() if few and len(payload) > MAX_MESSAGE else None)
     if not isinstance(value, list):
         raise RefusedError(Reason.WRONG_TYPE, "message", "not an array")
     return cast("list[object]", value)
