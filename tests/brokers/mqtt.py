@@ -63,8 +63,13 @@ def open_mosquitto() -> Iterator[MqttBroker]:
 
 
 @contextlib.contextmanager
-def guarded_mosquitto(passwords: Mapping[str, str]) -> Iterator[MqttBroker]:
-    """Run Mosquitto exactly as shipped, but for the port and the directory, with these users."""
+def guarded_mosquitto(passwords: Mapping[str, str], *, persistent: bool = False) -> Iterator[MqttBroker]:
+    """Run Mosquitto exactly as shipped, but for the port and the directory, with these users.
+
+    Args:
+        passwords: by user.
+        persistent: keep retained messages over an orderly stop, as Debian's own configuration file says.
+    """
     port = free_port()
     program = require("mosquitto_passwd", "mosquitto")
     with tempfile.NamedTemporaryFile("w+") as users:
@@ -80,7 +85,8 @@ def guarded_mosquitto(passwords: Mapping[str, str]) -> Iterator[MqttBroker]:
         "password_file /etc/mosquitto/": "password_file ",
         "acl_file /etc/mosquitto/": "acl_file ",
     }
-    with mosquitto(shipped("mosquitto/brokerkm.conf", changes), port, files) as broker:
+    configuration = shipped("mosquitto/brokerkm.conf", changes) + ("\npersistence true" if persistent else "")
+    with mosquitto(configuration, port, files) as broker:
         yield broker
 
 
