@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from core.forge import DEVICE, DEVICE_PUBLIC, SERVER, bound, data, expand, pack, replaced
 from core.refusal import refused
 
 from brokerkm.core.data import Data, Header, Sealer, check_data_topic, data_context, sender_key, traffic_key
 from brokerkm.core.welcome import Certificate, NodeKey
-from brokerkm.errors import Reason, UsageError
+from brokerkm.errors import Reason, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ROOT = (b"r" * 32, 9, 300)
 SALT = b"saltsalt"
@@ -145,6 +150,33 @@ def test_oversized_message_is_refused() -> None:
     """The caller's limit holds."""
     with refused(Reason.OVERSIZED, "message"):
         Data.decode(pack(FIELDS), limit=37)
+
+
+HUGE = b"\xc6\x00\x01\x00\x00" + bytes(65536)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\x98\x01\x08" + b"\x91" * 17 + b"\xc0" + bytes(4),  # arrays in arrays
+        b"\x98\x01\x08\x9f" + b"\x90" * 15 + b"\x9f" + b"\x90" * 15 + bytes(3),  # many arrays
+        b"\x98\x01\x08\xdc\x00\x11" + bytes(17) + bytes(4),  # an array of 17 elements
+        b"\xdc\x00\x11" + bytes(16),  # the same at the top
+        b"\x98\x01\x08\x81\xa1x\x00" + bytes(4),  # a map
+        b"\x98\x01\x08\xd6\x01\x00\x00\x00\x00" + bytes(4),  # an extension
+    ],
+)
+def test_long_message_that_would_fill_the_memory_is_refused(start: bytes) -> None:
+    """Beyond 16 KiB, where each byte could become a hundred in memory, there are few arrays and nothing stranger."""
+    with pytest.raises(RefusedError) as caught:
+        Data.decode(start + HUGE)
+    assert "message" == caught.value.field
+
+
+@pytest.mark.parametrize("source", [None, (list[object](CERTIFICATE.fields), DEVICE)])
+def test_long_message_is_decoded(source: tuple[list[object], Ed25519PrivateKey] | None) -> None:
+    """Data may be as long as the broker lets it."""
+    assert 100_016 == len(Data.decode(data(ROOT, "plant/1", bytes(100_000), source=source)).ciphertext)
 
 
 @pytest.mark.parametrize("topic", ["a", "/", "plant/1", "bkm/10/x", "é" * 32767])

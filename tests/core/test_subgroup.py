@@ -188,6 +188,7 @@ def test_times_of_a_lost_path_are_forgotten(world: World) -> None:
         deliver(world, names)
     assert {(0, 0), (3, 0)} == set(world.members["m1"]._memory.subgroup_times)
     world.group.evict("m1")
+    world.group.evict("m5")
     world.commit(without=["m1"])
     world.join("m8")
     world.join("m1")
