@@ -44,9 +44,9 @@ def find(state: Path, group: str | None, member: str | None) -> Home:
     """
     found = sorted(state.glob(f"{_pattern(group)}/{_pattern(member)}/{_DESCRIPTOR}"))
     if not found:
-        who = f"no {member}" if member else "nobody"
-        where = f" group {group}" if group else ""
-        message = f"{who} has joined{where} here (in {state}): `brokerkm join DESCRIPTOR --member NAME` does that"
+        who = f"member {member!r} has not joined" if member else "nobody has joined"
+        what = f"group {group!r}" if group else "a group"
+        message = f"{who} {what} here (in {state}): `brokerkm join DESCRIPTOR --member NAME` does that"
         raise FailedError(message)
     if len(found) > 1:
         names = ", ".join(f"{path.parent.name} in {path.parent.parent.name}" for path in found)

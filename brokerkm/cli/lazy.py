@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from brokerkm.errors import BrokerkmError, StateError, UsageError
+from brokerkm.errors import BrokerkmError, EvictedError, StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +80,9 @@ class LazyGroup(click.Group):
         """Run the command; turn the errors that brokerkm raises on purpose into a sentence and an exit status."""
         try:
             return super().invoke(ctx)
+        except EvictedError as error:
+            message = f"{error}; if it is admitted again: brokerkm join --rejoin"
+            raise FailedError(message) from error
         except BrokerkmError as error:
             wrong = isinstance(error, UsageError) and not isinstance(error, StateError)
             raise (WrongError if wrong else FailedError)(str(error)) from error

@@ -125,7 +125,8 @@ async def _serve(plan: _Plan) -> None:
         await _announce(plan, server.admin, url)
         await _until_stopped(server, stop)
     if not plan.as_json:
-        click.echo("stopped; what members share goes on without the key server")
+        alone = "and its broker with it" if plan.broker is None else "members go on without it"
+        click.echo(f"the key server has stopped, {alone}")
 
 
 async def _until_stopped(server: KeyServer, stop: asyncio.Event) -> None:
@@ -174,4 +175,5 @@ async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
 
 
 def _summary(info: GroupInfo) -> str:
-    return f"{info.name} ({info.members} members, epoch {info.epoch})"
+    members = "1 member" if info.members == 1 else f"{info.members} members"
+    return f"{info.name} ({members}, epoch {info.epoch})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import dataclasses
 import signal
 from typing import TYPE_CHECKING
@@ -122,15 +121,17 @@ async def _print_all(
         async for event in fleet.events():
             click.echo(f"{fleet.member}: {event}", err=True)
 
-    async with asyncio.TaskGroup() as tasks:
-        works = [tasks.create_task(follow(topic)) for topic in topics]
-        if debug:
-            works.append(tasks.create_task(report()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await done.wait()
-        for work in works:
-            work.cancel()
+    ends: list[asyncio.Task[object]] = [asyncio.create_task(done.wait())]
+    ends += [asyncio.create_task(follow(topic)) for topic in topics]
+    tasks = [*ends, asyncio.create_task(report())] if debug else ends
+    try:
+        ended, _ = await asyncio.wait(ends, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        for end in ended:
+            end.result()  # raises if the member is out
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _payload(payload: bytes) -> dict[str, str]:
