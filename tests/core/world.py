@@ -132,3 +132,12 @@ def root_of(member: Member) -> NodeKey:
     path = member._memory.path
     assert path is not None
     return path.root
+
+
+def group_of(*names: str, degree: int = 4) -> Group:
+    """Return a group with members."""
+    group = Group("fleet", b"s" * 32, degree=degree)
+    for name in names:
+        group.enroll(Enrollment(name))
+    group.commit(START, Random(1).randbytes)
+    return group
