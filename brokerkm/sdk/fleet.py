@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
@@ -173,6 +174,7 @@ class Fleet:
             pace=self._pace,
             queue_size=self._queue_size,
             broadcast=self._broadcast,
+            rejoin=self._rejoin,
         )
 
     def _troubled(self, error: StoreError | None) -> None:
@@ -271,8 +273,8 @@ class Fleet:
     async def _leave(self, session: Session) -> None:
         member = session.member
         while not session.is_out:
-            request = await session.keeper.change(lambda: member.leave(session.clock()))
-            await session.send(request)
+            with contextlib.suppress(EvictedError):  # the answer to an earlier one has just come
+                await session.send(await session.keeper.change(lambda: member.leave(session.clock())))
             try:
                 async with asyncio.timeout(self._pace.repeat):
                     await session.moved.until(lambda: session.is_out or session.error is not None)
@@ -372,6 +374,7 @@ class Fleet:
         self._check(session)
         if not session.is_ready:
             raise self._not_admitted()
+        session.rejoin = False
 
     def _evicted(self) -> EvictedError:
         message = (

@@ -60,6 +60,10 @@ class Session:
         pace: how patient to be.
         queue_size: messages that wait for one iterator.
         broadcast: takes every event but messages.
+        rejoin: ask for a place again if the member learns that it is out.
+
+    Attributes:
+        rejoin: as given; to be cleared when the member is in.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Session:
         pace: Pace,
         queue_size: int,
         broadcast: Broadcast,
+        rejoin: bool,
     ) -> None:
         self.keeper: Final = keeper
         self.member: Final = keeper.member
@@ -82,6 +87,7 @@ class Session:
         self.refused: Final[Counter[Reason]] = Counter()
         self.refusal: RefusalReason | None = None  # the server's last word on a request
         self.connected = False
+        self.rejoin = rejoin
         self.is_out = False  # evicted, or has left, since it was opened; saved and told
         self.error: BaseException | None = None
         self._token: Final = token
@@ -90,6 +96,7 @@ class Session:
         self._recovery: Final = Recovery(pace, random.SystemRandom().uniform)
         self._topics: Final = Topics(self.member.profile.group, self.member.profile.prefix)
         self._subscribed: set[str] = set()
+        self._must_join = False
         self._fetch = False  # the retained messages are to be asked for again
         self._next_follow = 0.0
         self._settled = False  # the newest Beacon has been seen since the connection, or waited for
@@ -106,13 +113,13 @@ class Session:
             StoreError: a new member cannot be saved.
         """
         await self.keeper.finish()
-        is_outside = self.member.state in {State.NEW, State.EVICTED}
+        self._must_join = self.member.state in {State.NEW, State.EVICTED}
         await self.transport.open()
         self._start(self._read(), "reader")
         await self._subscribe(set(self.member.filters))
         self._settle_soon()
         self._start(self._keep_time(), "time")
-        self._start(self._heal(must_join=is_outside), "recovery")
+        self._start(self._heal(), "recovery")
 
     async def close(self) -> None:
         """End all tasks, save what was received, disconnect; raises `StoreError` if that cannot be saved."""
@@ -232,6 +239,9 @@ class Session:
         self.moved.fire()
 
     def _expel(self, event: Evicted) -> None:
+        if self.rejoin:  # it was put out while it was away
+            self._must_join = True
+            return
         profile = self.member.profile
         message = f"the key server has put {profile.member} out of group {profile.group}"
         self.subscriptions.end(None if event.reason is GoodbyeReason.LEFT else EvictedError(message))
@@ -265,10 +275,11 @@ class Session:
                 await self.keeper.save_windows()
                 next_save = self.clock() + self._pace.windows
 
-    async def _heal(self, *, must_join: bool) -> None:
-        if must_join:
-            await self._ask(Ask.JOIN)
+    async def _heal(self) -> None:
         while True:
+            if self._must_join:
+                self._must_join = False
+                await self._ask(Ask.JOIN)
             member, now = self.member, self.clock()
             at = self._recovery.plan(member.state, member.certificate_expiry, now)
             if self.connected and self._must_follow(now):

@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 import pytest
 from sdk.yard import GROUP, PATIENCE, Yard, event, take, yard_at
 
-from brokerkm.core.events import Evicted, Heard, Silent, Stale, Synced
+from brokerkm.core.events import (
+    Dropped,
+    Evicted,
+    Heard,
+    Joined,
+    Rekeyed,
+    RequestRefused,
+    Silent,
+    Stale,
+    Synced,
+)
 from brokerkm.core.messages import Kind
 from brokerkm.core.names import Topics
+from brokerkm.core.notice import RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.wire import message_type
-from brokerkm.errors import EvictedError, SilentError, StaleError
+from brokerkm.errors import EvictedError, SilentError, StaleError, TransportError
+from brokerkm.transport import Connected
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import brokerkm
@@ -135,6 +148,20 @@ async def test_readmitted_members_come_back(yard: Yard) -> None:
     assert (await yard.enter(yard.connect(descriptor, "pump", rejoin=True))).state == "active"
 
 
+async def test_readmitted_while_away(yard: Yard) -> None:
+    """A member that was evicted and admitted again before it could know comes back at once; later it is not so."""
+    descriptor = await yard.invite()
+    async with yard.connect(descriptor, "pump"):
+        await yard.join("panel")
+    await yard.server.admin.evict(GROUP, "pump")
+    await yard.server.admin.readmit(GROUP, "pump")
+    fleet = await yard.enter(yard.connect(descriptor, "pump", rejoin=True))
+    assert fleet.state == "active"
+    await yard.server.admin.evict(GROUP, "pump")
+    with pytest.raises(EvictedError):
+        await anext(fleet.messages("a"))
+
+
 async def test_silence_is_told_and_stops_sending(tmp_path: Path) -> None:
     """Without Beacons the member says so and sends no more; with them it goes on."""
     async with yard_at("memory://silence", tmp_path, Policy(max_silence=2, hold=1)) as yard:
@@ -173,6 +200,100 @@ async def test_certificates_are_renewed(tmp_path: Path) -> None:
         async with panel.messages("a") as messages:
             await pump.publish("a", b"1")
             await take(messages)
+
+
+async def test_a_wrong_clock_is_put_right(yard: Yard) -> None:
+    """A device whose clock is an hour behind is refused once, told the time, and joins."""
+    yard.clock_offset = 3600
+    fleet = yard.connect(await yard.invite(), "pump")
+    events = fleet.events()
+    await yard.enter(fleet)
+    assert (await event(events, RequestRefused)).reason is RefusalReason.WRONG_TIME
+    await event(events, Joined)
+
+
+async def test_an_unknown_leaf_key_leads_to_a_join(yard: Yard) -> None:
+    """A member whose leaf key is not the server's any longer is refused a Sync, and joins anew by its identity."""
+    descriptor, panel = await slept_through(yard)
+    saved = (yard.path / "pump" / "member.state").read_bytes()
+    async with yard.connect(descriptor, "pump", rejoin=True) as pump:
+        await pump.leave()
+    async with yard.connect(descriptor, "pump", rejoin=True):
+        pass
+    (yard.path / "pump" / "member.state").write_bytes(saved)  # an old copy was restored
+    await yard.forget(*node_topics(), TOPICS.member("pump"))
+    back = yard.connect(descriptor, "pump")
+    events = back.events()
+    await yard.enter(back)
+    assert (await event(events, RequestRefused)).reason is RefusalReason.NOT_ADMITTED
+    await event(events, Synced)
+    async with panel.messages("a") as messages:
+        await back.publish("a", b"1")
+        await take(messages)
+
+
+async def test_who_is_no_member_is_told_when_it_asks(yard: Yard) -> None:
+    """If even the Goodbye is lost, the answer to a Sync says that the member is out."""
+    descriptor, _ = await slept_through(yard)
+    await yard.server.admin.evict(GROUP, "pump")
+    await yard.forget(*node_topics(), TOPICS.member("pump"))
+    with pytest.raises(EvictedError):
+        await yard.connect(descriptor, "pump").__aenter__()
+
+
+async def test_an_unanswered_leave_is_told(yard: Yard) -> None:
+    """Leave is repeated; when the time is over the application learns that nothing is certain."""
+    pump = await yard.join("pump")
+    await deafen(yard, Kind.LEAVE)
+    with pytest.raises(TransportError, match="not answered the Leave"):
+        await pump.leave(timeout=0.6)
+    assert pump.state == "active"
+
+
+async def test_messages_without_a_key_are_given_up(yard: Yard) -> None:
+    """A message under a key that never comes is held for a while, then counted and told."""
+    pump, panel = await yard.join("pump"), await yard.join("panel")
+    await yard.join("extra")
+    events, others = pump.events(), panel.events()
+    await lose(pump, lambda delivery: delivery.topic.startswith("bkm/"))
+    async with pump.messages("a"):
+        await yard.server.admin.evict(GROUP, "extra")
+        await event(others, Rekeyed)
+        await panel.publish("a", b"1")
+        assert (await event(events, Dropped)).topic == "a"
+        await event(events, Stale)
+    assert pump.refused == {"wrong-birth": 1}
+
+
+async def test_a_broker_that_takes_nothing_is_tried_again(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests and subscriptions that fail are repeated until they succeed."""
+    fleet = yard.connect(await yard.invite(), "pump")
+    transport, failures = fleet._transport, {"request": 2, "subscribe": 2}
+    for name in failures:
+        monkeypatch.setattr(transport, name, failing(name, getattr(transport, name), failures))
+    failures["subscribe"] = 0  # the first is for entering: it has to succeed
+    events = fleet.events()
+    async with asyncio.TaskGroup() as group:
+        entering = group.create_task(yard.enter(fleet))
+        await event(events, Connected)
+        failures["subscribe"] = 2
+        await asyncio.wait_for(entering, PATIENCE)
+    assert failures == {"request": 0, "subscribe": 0}
+
+
+def failing(
+    name: str, work: Callable[..., Awaitable[None]], failures: dict[str, int]
+) -> Callable[..., Awaitable[None]]:
+    """Return `work`, failing as often as `failures` says."""
+
+    async def fail(*arguments: object) -> None:
+        if failures[name]:
+            failures[name] -= 1
+            message = f"no {name} now"
+            raise TransportError(message)
+        await work(*arguments)
+
+    return fail
 
 
 async def lose(fleet: brokerkm.Fleet, is_lost: object) -> None:
