@@ -61,6 +61,12 @@ class Story:
         self._descriptor: Descriptor | None = None
         self._began = time.monotonic()
 
+    @property
+    def descriptor(self) -> Descriptor:
+        """The newest; for those who are known already, whose token it is does not matter."""
+        assert self._descriptor is not None
+        return self._descriptor
+
     def tell(self, text: str) -> None:
         """Note what happens, for whoever has to understand a failure."""
         sys.stdout.write(f"{time.monotonic() - self._began:6.1f} s  {text}\n")
@@ -97,7 +103,7 @@ class Story:
         descriptor = self._descriptor = await self.server.invite(len(invited))
         for name in listed:
             await self.server.add(name, self.devices[name].identity(descriptor))
-        await _all(self._enter(name, rejoin=False) for name in names)
+        await _all(self._enter(name, descriptor) for name in names)
 
     async def readmit(self, names: list[str]) -> None:
         """Let devices come back that were evicted or have left."""
@@ -106,13 +112,12 @@ class Story:
         for name in names:
             if known[name].status == "evicted":
                 await self.server.readmit(name)
-        await _all(self._enter(name, rejoin=True) for name in names)
+        await _all(self._enter(name, self.descriptor, rejoin=True) for name in names)
 
-    async def _enter(self, name: str, *, rejoin: bool) -> None:
-        assert self._descriptor is not None
+    async def _enter(self, name: str, descriptor: Descriptor, *, rejoin: bool = False) -> None:
         device = self.devices[name]
         device.out_since = None
-        await device.enter(self._descriptor, rejoin=rejoin)
+        await device.enter(descriptor, rejoin=rejoin)
         self.inside.add(name)
 
     async def evict(self, names: list[str]) -> None:
@@ -125,9 +130,7 @@ class Story:
         await self._are_out(names)
         await self.until(
             lambda: all(self.devices[name].is_out for name in awake),
-            lambda: (
-                f"evicted, and not told:\n{_list(self.devices[name] for name in awake if not self.devices[name].is_out)}"
-            ),
+            lambda: f"not all of these know that they are out:\n{_list(self.devices[name] for name in awake)}",
         )
 
     async def leave(self, names: list[str]) -> None:
@@ -164,16 +167,15 @@ class Story:
     async def wake(self, names: list[str]) -> None:
         """Let members come back."""
         self.asleep.difference_update(names)
-        await _all(self._enter(name, rejoin=False) for name in names)
+        await _all(self._enter(name, self.descriptor) for name in names)
 
     async def wake_outsiders(self) -> None:
         """Let everybody come back who was evicted while offline: all learn that they are out."""
         await _all(self._learn(self.devices[name]) for name in sorted(self.outside) if not self.devices[name].is_out)
 
     async def _learn(self, device: Device) -> None:
-        assert self._descriptor is not None
         try:
-            await device.enter(self._descriptor)
+            await device.enter(self.descriptor)
         except EvictedError:
             return
         await self.until(lambda: device.is_out, lambda: f"{device} does not know that it was evicted")
@@ -222,7 +224,6 @@ class Story:
     async def round(self, trouble: Callable[[], Awaitable[None]] | None = None) -> None:
         """Let something happen while members speak and, perhaps, something breaks; with one commit at least."""
         before = (await self.server.show()).epoch
-        speakers = self.pick(self.inside, SPEAKERS)
         delay = self.dice.uniform(0.0, self.dice.choice(DELAYS))
         async with asyncio.TaskGroup() as group:
             for _ in range(self.dice.randint(1, 2)):
@@ -230,7 +231,7 @@ class Story:
                 await asyncio.sleep(0)  # who is concerned is known when it has begun
             if self.dice.random() < 0.3:
                 group.create_task(self.rotation())
-            for name in speakers:
+            for name in self.pick(self.inside, SPEAKERS):
                 group.create_task(self.speak(name))
             if trouble is not None:
                 await asyncio.sleep(delay)  # some of it is done by then, some is not
