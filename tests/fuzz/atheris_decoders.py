@@ -11,7 +11,7 @@ import pathlib
 import sys
 import tempfile
 
-import atheris
+import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore] # not a dependency
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 

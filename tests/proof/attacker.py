@@ -26,10 +26,10 @@ WELCOME: Final = 3
 
 
 class Known(NamedTuple):
-    """A key of node `(level, index)`, drawn in epoch `birth` and moved on `step` times."""
+    """A key of node `(level, place)`, drawn in epoch `birth` and moved on `step` times."""
 
     level: int
-    index: int
+    place: int
     birth: int
     step: int
     key: bytes
@@ -150,7 +150,7 @@ def closure(known: Iterable[Known], tape: Tape) -> dict[Version, tuple[int, byte
 
 def reaches(found: dict[Version, tuple[int, bytes]], target: Known) -> bool:
     """Return whether `target` is among what was found, by its name or by its bytes."""
-    step, key = found.get((target.level, target.index, target.birth), (target.step + 1, b""))
+    step, key = found.get((target.level, target.place, target.birth), (target.step + 1, b""))
     if step <= target.step and ratchet(key, target.step - step) == target.key:
         return True
     near = [key for (level, _, _), (_, key) in found.items() if abs(level - target.level) <= 1]

@@ -125,7 +125,7 @@ class Fleet:
         self.pause()
         before = {name for name, _ in ((m, s) for s, m in self.server.group.directory)}
         commit = self.server.commit(self.now)
-        self._note_holders(commit)
+        self.note_holders(commit)
         root = self.server.root
         self.roots.append(Known(self.server.group.tree.height, 0, root.birth, root.step, root.key))
         messages = self.server.messages(commit)
@@ -164,7 +164,8 @@ class Fleet:
                     self.ask(device, device.join(self.now))
             self.commit(lossy={name for name in self.devices if rng.random() < loss})
 
-    def _note_holders(self, commit: Commit) -> None:
+    def note_holders(self, commit: Commit) -> None:
+        """Note who begins and who ceases to be a member with `commit`."""
         for name, _ in commit.change.removed:
             self._end(name, commit.epoch)
         for _, who in commit.change.seated:

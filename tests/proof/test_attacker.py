@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -158,6 +159,11 @@ def replace(renewal: Renewal, level: int, key: Callable[[int], bytes]) -> Renewa
     return Renewal(tuple(nodes), renewal.fresh)
 
 
+def renew_wrongly(mutation: Callable[[KeyTree, Renewal], Renewal], tree: KeyTree, *args: Any, **kwargs: Any) -> Renewal:  # noqa: ANN401 - as `renew` has them
+    """Do what `renew` does, but for one mistake."""
+    return mutation(tree, renew(tree, *args, **kwargs))
+
+
 @pytest.mark.parametrize("mutation", [forget_parent, keep_leaf, keep_middle, keep_root, move_root])
 def test_a_server_that_forgets_is_found_out(
     mutation: Callable[[KeyTree, Renewal], Renewal], monkeypatch: pytest.MonkeyPatch
@@ -165,11 +171,11 @@ def test_a_server_that_forgets_is_found_out(
     """A server that leaves out one ancestor, one leaf or the root when it evicts gives the key away."""
     fleet = Fleet(8, 2)
     devices = join(fleet, 16)
-    monkeypatch.setattr(group, "renew", lambda tree, *args, **kwargs: mutation(tree, renew(tree, *args, **kwargs)))
+    monkeypatch.setattr(group, "renew", functools.partial(renew_wrongly, mutation))
     for device in (devices[5], devices[12], devices[7]):
         fleet.server.group.evict(device.name)
         commit = fleet.server.commit(fleet.now)
-        fleet._note_holders(commit)
+        fleet.note_holders(commit)
         fleet.publish(fleet.server.messages(commit))
         root = fleet.server.root
         fleet.roots.append(Known(fleet.server.group.tree.height, 0, *root[1:], root.key))
@@ -189,7 +195,7 @@ def test_a_server_that_does_not_move_keys_on_gives_newcomers_the_past(monkeypatc
     newcomer = fleet.add()
     fleet.ask(newcomer, newcomer.join(fleet.now))
     commit = fleet.server.commit(fleet.now)
-    fleet._note_holders(commit)
+    fleet.note_holders(commit)
     fleet.publish(fleet.server.messages(commit))
     assert fleet.is_broken(1)
     assert NodeKey(fleet.roots[0].key, 1, 1) == fleet.server.root

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from brokerkm.core.path import KeyPath
     from proof.device import Device
 
-Forger = "Callable[[Fleet, Device], tuple[str, bytes]]"
 OWN = load_signing_key(b"i" * 32)  # the insider's, in place of the server's
 
 
