@@ -9,14 +9,15 @@ import pytest
 from sdk.yard import GROUP, PATIENCE, Yard, event, rest, take
 
 import brokerkm
-from brokerkm.core.events import Evicted, Joined, Rekeyed
+from brokerkm.core.events import Evicted, Joined, MessageReceived, Rekeyed
 from brokerkm.core.notice import GoodbyeReason
 from brokerkm.errors import EvictedError, NotJoinedError, Reason, UsageError
+from brokerkm.sdk.events import MAX_EVENTS, Broadcast
+from brokerkm.sdk.subscriptions import MAX_VALUES, MAX_VALUES_SIZE, LastValues
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from brokerkm.core.events import MessageReceived
     from brokerkm.sdk.subscriptions import Messages
 
 
@@ -183,3 +184,28 @@ async def test_refused_messages_are_counted(yard: Yard) -> None:
 async def read(messages: Messages) -> list[MessageReceived]:
     """Return all that is still to come."""
     return [message async for message in messages]
+
+
+async def test_a_watcher_that_lags_behind_loses_the_oldest() -> None:
+    """Events hold up nothing: who does not read them finds the newest."""
+    broadcast = Broadcast()
+    events, dropped = broadcast.listen(), broadcast.listen()
+    for epoch in range(MAX_EVENTS + 3):
+        broadcast.put(Rekeyed(epoch))
+    await dropped.aclose()
+    broadcast.end()
+    broadcast.end(ValueError("the first end counts"))
+    assert await rest(events) == [Rekeyed(epoch) for epoch in range(3, MAX_EVENTS + 3)]
+    assert await rest(dropped) == []
+
+
+def test_the_newest_messages_are_kept_within_bounds() -> None:
+    """Both the number of topics and the bytes that are kept for later iterators are bounded."""
+    values = LastValues()
+    for number in range(MAX_VALUES + 2):
+        values.put(b"sealed", MessageReceived(f"{number}", "pump", b"1", 1))
+    assert [values.get(f"{number}", b"sealed") is not None for number in (0, 1, 2)] == [False, False, True]
+    values.put(bytes(MAX_VALUES_SIZE // 2), MessageReceived("big", "pump", bytes(MAX_VALUES_SIZE // 2), 1))
+    assert values.get("big", bytes(MAX_VALUES_SIZE // 2)) is not None
+    assert values.get(f"{MAX_VALUES}", b"sealed") is None
+    assert values.get("big", b"other") is None

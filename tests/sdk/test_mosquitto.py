@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 
 async def test_a_fleet_survives_its_broker(tmp_path: Path) -> None:
-    """While the broker restarts, publishing waits; afterwards rekeys and messages arrive as before."""
+    """While the broker restarts, publishing waits; afterwards rekeys and messages arrive as before.
+
+    The reader has a session that the broker keeps, or what is sent before it is back would not be for it.
+    """
     with mqtt.open_mosquitto() as broker:
         async with yard_at(broker.url, tmp_path) as yard:
-            pump, panel = await yard.join("pump"), await yard.join("panel")
+            pump = await yard.join("pump")
+            panel = await yard.join("panel", options=Options(client_id="panel", session_expiry=300))
             await yard.join("extra")
             events = pump.events()
             async with panel.messages("a/#") as messages:
@@ -53,6 +57,7 @@ async def test_a_cut_line_is_caught_up_on(mqtt_yard: Yard) -> None:
         pump = await yard.enter(
             brokerkm.connect(url, descriptor, member="pump", state_dir=yard.path / "pump", pace=PACE)
         )
+        await yard.level(pump)
         events, rekeys = pump.events(), panel.events()
         await cable.cut()
         await event(events, Disconnected)

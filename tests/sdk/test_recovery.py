@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,13 +29,13 @@ from brokerkm.errors import EvictedError, SilentError, StaleError, TransportErro
 from brokerkm.transport import Connected
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import brokerkm
     from brokerkm.transport import Delivery
 
 TOPICS = Topics(GROUP)
+Send = Callable[..., Awaitable[None]]
 
 
 async def slept_through(yard: Yard, rekeys: int = 3) -> tuple[brokerkm.Descriptor, brokerkm.Fleet]:
@@ -316,7 +317,7 @@ async def deafen(yard: Yard, kind: Kind) -> None:
     handle = requests.handle
 
     async def deaf(group: object, member: str, payload: bytes) -> None:
-        if message_type(payload) is not kind:
+        if message_type(payload) != kind:
             await handle(group, member, payload)  # type: ignore[arg-type]
 
     requests.handle = deaf  # type: ignore[method-assign]

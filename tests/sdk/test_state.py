@@ -184,6 +184,7 @@ async def test_what_was_received_is_saved_in_time(yard: Yard) -> None:
     descriptor = await yard.invite()
     panel = await yard.join("panel")
     async with yard.connect(descriptor, "pump") as pump, pump.messages("a") as messages:
+        await yard.level(pump)
         await panel.publish("a", b"1", retain=True)
         await take(messages)
         session = pump._session

@@ -49,6 +49,7 @@ class Yard:
         self._server: KeyServer | None = None
         self.clock_offset = 0.0  # seconds that the server's clock is ahead
         self._stack = contextlib.AsyncExitStack()
+        self._fleets: list[brokerkm.Fleet] = []
 
     @property
     def server(self) -> KeyServer:
@@ -97,7 +98,19 @@ class Yard:
 
     async def enter(self, fleet: brokerkm.Fleet) -> brokerkm.Fleet:
         """Enter a fleet; it is left when the test ends."""
-        return await self._stack.enter_async_context(fleet)
+        await self._stack.enter_async_context(fleet)
+        self._fleets.append(fleet)
+        await self.level(fleet)
+        return fleet
+
+    async def level(self, newest: brokerkm.Fleet) -> None:
+        """Return when the others know of the newest's joining: it cannot read what they send before that."""
+        for fleet in self._fleets:
+            session = fleet._session
+            assert session is not None
+            async with asyncio.timeout(PATIENCE):
+                while not (fleet._closed or session.is_out or fleet.epoch >= newest.epoch):
+                    await session.moved.wait()
 
     async def transport(self) -> Transport:
         """Return an open transport of somebody else's."""
