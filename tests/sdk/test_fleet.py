@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sdk.yard import GROUP, PATIENCE, Yard, event, rest, take
+from brokers.hub import tcp_url
+from sdk.yard import GROUP, PATIENCE, Yard, event, rest, take, yard_at
 
 import brokerkm
 from brokerkm.core.events import Evicted, Joined, MessageReceived, Rekeyed
@@ -14,6 +15,8 @@ from brokerkm.core.notice import GoodbyeReason
 from brokerkm.errors import EvictedError, NotJoinedError, Reason, UsageError
 from brokerkm.sdk.events import MAX_EVENTS, Broadcast
 from brokerkm.sdk.subscriptions import MAX_VALUES, MAX_VALUES_SIZE, LastValues
+from brokerkm.transport import Connected
+from brokerkm_memory.broker import broker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +212,43 @@ def test_the_newest_messages_are_kept_within_bounds() -> None:
     assert values.get("big", bytes(MAX_VALUES_SIZE // 2)) is not None
     assert values.get(f"{MAX_VALUES}", b"sealed") is None
     assert values.get("big", b"other") is None
+
+
+async def test_entering_can_be_cancelled(yard: Yard) -> None:
+    """Whoever gives up entering leaves nothing behind: no task, no connection, no lock."""
+    descriptor = await yard.invite()
+    await yard.stop()
+    before = asyncio.all_tasks()
+    fleet = yard.connect(descriptor, "pump")
+    events = fleet.events()
+    entering = asyncio.create_task(fleet.__aenter__())
+    await event(events, Connected)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert asyncio.all_tasks() == before
+    assert not broker("yard").subscribers
+    await yard.start()
+    await yard.enter(yard.connect(descriptor, "pump"))
+
+
+async def test_a_fleet_without_a_broker(tmp_path: Path) -> None:
+    """Over ZeroMQ all is the same: joining, talking, an eviction, and catching up."""
+    async with yard_at(tcp_url(), tmp_path) as yard:
+        pump, panel = await yard.join("pump"), await yard.join("panel")
+        descriptor = await yard.invite()
+        async with yard.connect(descriptor, "third"):
+            pass
+        rekeys = panel.events()
+        await yard.server.admin.evict(GROUP, "pump")
+        await event(rekeys, Rekeyed)
+        with pytest.raises(EvictedError):
+            await pump.publish("a", b"0")
+        third = await yard.enter(yard.connect(descriptor, "third"))
+        assert third.epoch == panel.epoch
+        async with panel.messages("a/#") as messages, third.messages("a/1") as own:
+            await third.publish("a/1", b"1", retain=True)
+            await take(messages)
+            await take(own)
+            async with panel.messages("a/1") as late:
+                assert [message.payload for message in await take(late)] == [b"1"]
