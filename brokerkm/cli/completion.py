@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-_SHELLS: Final = ("bash", "zsh", "fish")
+_SHELLS: Final = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
 @click.command(
@@ -18,10 +18,8 @@ Examples:
   brokerkm completion fish > ~/.config/fish/completions/brokerkm.fish
 """
 )
-@click.argument("shell", type=click.Choice(_SHELLS))
+@click.argument("shell", type=click.Choice(list(_SHELLS)))
 def completion(*, shell: str) -> None:
     """Print the script that makes SHELL complete brokerkm's commands and options."""
-    kind = get_completion_class(shell)
     root = click.get_current_context().find_root().command
-    if kind is not None:
-        click.echo(kind(root, {}, "brokerkm", "_BROKERKM_COMPLETE").source())
+    click.echo(_SHELLS[shell](root, {}, "brokerkm", "_BROKERKM_COMPLETE").source())

@@ -208,9 +208,9 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
 
 def _recognize(data: bytes) -> bytes:
     """Return the message in `data`, which may be written in hexadecimal or base64."""
+    if data and data[0] in _ARRAY:
+        return data
     text = data.strip()
-    if not text or data[0] in _ARRAY:
-        return data if data and data[0] in _ARRAY else b""
     if _HEXADECIMAL.fullmatch(text):
         return bytes.fromhex(text.decode())
     try:

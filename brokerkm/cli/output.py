@@ -20,14 +20,7 @@ def json_option(command: _F) -> _F:
 
 def print_json(value: object) -> None:
     """Print one value on one line; bytes become hexadecimal."""
-    click.echo(json.dumps(value, default=_hexadecimal, ensure_ascii=False))
-
-
-def _hexadecimal(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    message = f"{type(value).__name__} has no JSON"
-    raise TypeError(message)
+    click.echo(json.dumps(value, default=bytes.hex, ensure_ascii=False))
 
 
 def print_fields(fields: Mapping[str, object], indent: int = 0) -> None:

@@ -126,7 +126,7 @@ class Stage:
 
     async def close(self) -> None:
         """End all processes, and leave nothing at a broker that is not ours."""
-        await asyncio.gather(*(device.kill() for device in self.devices.values()))
+        await asyncio.gather(*(device.stop() for device in self.devices.values()))
         if self._server is not None:
             await self._server.stop()
         if self._broker is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WIDTH: Final = 100  # columns
-_INDENT: Final = " " * 21
+_INDENT: Final = " " * 22  # behind the time and who it is about
 
 
 class Claim(enum.Enum):

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from brokerkm.cli.embedded import EmbeddedBroker
-from brokerkm.errors import TransportError, UsageError
+from brokerkm.errors import UsageError
 from brokerkm.transport import Delivery, Options, Outgoing, create
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from brokerkm.transport import Transport
 
 CLIENTS, EACH = 20, 13
 PATIENCE = 30.0  # seconds
+
+
+@pytest.fixture
+def broker() -> Iterator[subprocess.Popen[str]]:
+    """Run the broker as the demonstration does, in a process of its own: amqtt leaves connections unclosed."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "brokerkm.demo.broker"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.terminate()
+
+
+@pytest.fixture
+def url(broker: subprocess.Popen[str]) -> str:
+    """Return where it serves."""
+    assert broker.stdout is not None
+    found: str = json.loads(broker.stdout.readline())["url"]
+    return found
 
 
 async def opened(url: str, name: str) -> Transport:
@@ -26,14 +48,14 @@ async def opened(url: str, name: str) -> Transport:
     return transport
 
 
-async def test_clients_that_connect_together_get_their_retained_messages() -> None:
+async def test_clients_that_connect_together_get_their_retained_messages(url: str) -> None:
     """Many at once, each has what it subscribed once, and nothing that others did."""
-    async with EmbeddedBroker(0) as broker, asyncio.timeout(PATIENCE):
-        server = await opened(broker.url, "server")
+    async with asyncio.timeout(PATIENCE):
+        server = await opened(url, "server")
         await server.publish_batch([Outgoing(f"n/{i}", b"%d" % i, retain=True) for i in range(CLIENTS * EACH)])
 
         async def client(number: int) -> list[tuple[str, bytes]]:
-            transport = await opened(broker.url, f"client{number}")
+            transport = await opened(url, f"client{number}")
             wanted = [f"n/{i}" for i in range(number * EACH, (number + 1) * EACH)]
             await transport.subscribe(wanted)
             found: list[tuple[str, bytes]] = []
@@ -56,28 +78,19 @@ def _n(item: tuple[str, bytes]) -> int:
     return int(item[1])
 
 
-async def test_client_that_hangs_up_disturbs_nobody() -> None:
-    """A connection that ends before it has begun leaves the broker serving."""
-    troubles: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: troubles.append(context))
-    async with EmbeddedBroker(0) as broker, asyncio.timeout(PATIENCE):
-        port = int(broker.url.removesuffix("?version=3.1.1").rpartition(":")[2])
+async def test_client_that_hangs_up_disturbs_nobody(broker: subprocess.Popen[str], url: str) -> None:
+    """A connection that ends before it has begun leaves the broker serving, and nothing on its standard error."""
+    async with asyncio.timeout(PATIENCE):
+        port = int(url.removesuffix("?version=3.1.1").rpartition(":")[2])
         for garbage in (b"", b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00"):  # CONNECT of MQTT 5
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(garbage)
             writer.transport.abort()
-        client = await opened(broker.url, "client")
+        client = await opened(url, "client")
         await client.publish(Outgoing("a", b"b"))
         await client.close()
-    assert [] == troubles
-
-
-async def test_port_in_use_is_named() -> None:
-    """A second broker on the same port says what to do."""
-    async with EmbeddedBroker(0) as broker:
-        port = int(broker.url.removesuffix("?version=3.1.1").rpartition(":")[2])
-        with pytest.raises(TransportError, match=f"cannot listen on 127.0.0.1:{port}"):
-            await EmbeddedBroker(port).__aenter__()
+    broker.terminate()
+    assert ("", "") == broker.communicate(timeout=PATIENCE)
 
 
 def test_missing_amqtt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +98,14 @@ def test_missing_amqtt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
     with pytest.raises(UsageError, match=r"pip install 'brokerkm\[broker\]'"):
         EmbeddedBroker(0)
+
+
+def test_demonstration_without_amqtt_says_why() -> None:
+    """The broker's process tells the demonstration what is missing."""
+    script = (
+        "import runpy, sys; sys.modules['amqtt.broker'] = None\n"
+        "runpy.run_module('brokerkm.demo.broker', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    said = json.loads(done.stdout)
+    assert ("failed", True) == (said["event"], "pip install" in said["error"])

@@ -118,6 +118,8 @@ def test_message_may_come_in_any_clothing(call: Call, recorded: Recorded) -> Non
     assert expected["type"] == "beacon"
     for clothing in (payload, payload.hex().encode() + b"\n", base64.b64encode(payload)):
         assert expected == report(call("inspect", "--json", input=clothing))
+    for garbage, kind in ((b"\xc0garbage", "malformed"), (b" \n", "cleared")):
+        assert kind == report(call("inspect", "--json", input=garbage))["type"]
     assert expected == report(call("inspect", "--json", "--base64", base64.b64encode(payload).decode()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -86,7 +85,7 @@ async def test_process_that_ends_is_noticed(tmp_path: Path) -> None:
     dying = Process("dying", ["-c", "import sys; sys.exit('no reason')"], tmp_path / "log")
     await dying.start()
     with pytest.raises(ProcessFailedError, match="dying: life failed: its process has ended: no reason"):
-        await dying.event("life") if False else await dying.hear(lambda _: False, "life")
+        await dying.hear(lambda _: False, "life")
     assert 1 == await dying.stop()
     assert (0, 0) == (await dying.stop(), dying.pid)
     with pytest.raises(ProcessFailedError, match="dying does not run"):
@@ -95,15 +94,13 @@ async def test_process_that_ends_is_noticed(tmp_path: Path) -> None:
 
 async def test_process_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not happen in time fails; a process that does not end when asked is killed."""
-    monkeypatch.setattr(process, "PATIENCE", 0.05)
     monkeypatch.setattr(process, "_STOP", 0.05)
-    script = (
-        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); sys.stdin.read()"
-    )
+    deafness = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    script = deafness + "; print('{\"ready\": 1}', flush=True); sys.stdin.read()"
     deaf = Process("deaf", ["-c", script], tmp_path / "log")
     await deaf.start()
-    while not deaf.said:
-        await asyncio.sleep(0)
+    await deaf.hear(lambda said: "ready" in said, "start")
+    monkeypatch.setattr(process, "PATIENCE", 0.05)
     with pytest.raises(ProcessFailedError, match=r"deaf: answer did not happen within 0.05 s"):
         await deaf.event("answer")
     assert -9 == await deaf.stop()
