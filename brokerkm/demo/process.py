@@ -52,6 +52,7 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._changed: Final = asyncio.Condition()
+        self._at_end = False  # of what it says
         self.said: list[Said] = []
 
     @property
@@ -72,6 +73,7 @@ class Process:
                 start_new_session=True,
             )
         self.said.clear()
+        self._at_end = False
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -80,6 +82,7 @@ class Process:
                 async with self._changed:
                     self.said.append(json.loads(line))
                     self._changed.notify_all()
+        self._at_end = True
         async with self._changed:
             self.said.append({"event": "failed", "error": f"its process has ended{self._last_words()}"})
             self._changed.notify_all()
@@ -144,8 +147,9 @@ class Process:
         process = self._process
         if process is None:
             return 0
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        if not self._at_end:  # asyncio loses the status of a process that ended just before it is signalled
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
         try:
             async with asyncio.timeout(_STOP):
                 await process.wait()
