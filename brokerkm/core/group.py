@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, StateChange
 from brokerkm.core.cover import complete_subtree_cover
-from brokerkm.core.crypto import Random, Suite, load_signing_key
+from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Random, Suite, load_signing_key
 from brokerkm.core.directory import Directory
 from brokerkm.core.names import MAX_SLOTS, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
@@ -89,12 +89,15 @@ class Group:
         """Queue a join; for one who is a member already, a new leaf key at the same slot.
 
         Raises:
-            UsageError: the member id is malformed or the group is full.
+            UsageError: the member id is malformed, the group is full, or it certifies senders and there is no key to.
             RefusedError: the KEM public key is not one of the group's suite.
         """
         check_identifier(enrollment.member, "member")
         if enrollment.kem_public:
             self.suite.check_public(enrollment.kem_public)
+            if self.policy.source_authentication and len(enrollment.identity) != PUBLIC_KEY_SIZE:
+                message = f"group {self.name} certifies senders: {enrollment.member!r} needs an identity key"
+                raise UsageError(message)
         if enrollment.member not in self.directory and len(self.directory) + len(self._pending) >= MAX_SLOTS:
             message = f"group {self.name} is full: {MAX_SLOTS} members"
             raise UsageError(message)

@@ -313,7 +313,7 @@ class Member:
         memory.beacon_epoch, memory.beacon_time = at
         self._beacon = beacon
         events: list[Event] = []
-        if at > last:
+        if beacon.epoch > last[0]:  # the time alone is not worth a write to a device's flash every half minute
             self.version += 1
         # A Beacon that was seen before, or that the broker kept back for long by the server's clock, shows no life.
         if at > last and now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:

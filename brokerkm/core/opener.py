@@ -93,7 +93,7 @@ class Opener:
         self._current: tuple[int, int] = (0, 0)
         self._sources: dict[tuple[int, int, str, bytes], _Source] = {}
         self._contexts: Final[dict[str, bytes]] = {}
-        self._identities: Final[dict[tuple[str, bytes, bytes], Ed25519PublicKey]] = {}
+        self._identities: Final[dict[tuple[str, bytes, int, bytes], Ed25519PublicKey]] = {}
         self.windows: OrderedDict[tuple[str, bytes], Window] = OrderedDict()
 
     def __contains__(self, version: tuple[int, int]) -> bool:
@@ -170,8 +170,8 @@ class Opener:
             raise RefusedError(Reason.REPLAY, "counter")
         return MessageReceived(topic, sender, plaintext, birth)
 
-    def open(self, data: Data, topic: str, now: float, *, signed: bool) -> MessageReceived:
-        """Open a message whose TEK is accepted, and remember its sender and counter.
+    def open(self, data: Data, topic: str, now: float, *, signed: bool, tek: bytes | None = None) -> MessageReceived:
+        """Open a message under `tek`, or else under the accepted one that it names; remember its sender and counter.
 
         Raises:
             RefusedError: replay, bad-seal, not-signed, bad-signature or wrong-time; nothing is remembered then.
@@ -179,7 +179,7 @@ class Opener:
         header = data.header
         key, name = header[:4], (header.sender, header.salt)
         source, window = self._sources.get(key), self.windows.get(name)
-        cipher = source.cipher if source else sender_key(self._teks[header.birth, header.step], *name)
+        cipher = source.cipher if source else sender_key(tek or self._teks[header.birth, header.step], *name)
         context = self._contexts.get(topic) or data_context(self._group, topic)
         plaintext = data.open(cipher, context)
         if signed:
@@ -210,7 +210,7 @@ class Opener:
         if data.certificate is None or data.signature is None:
             raise RefusedError(Reason.NOT_SIGNED, "signature")
         certificate, sender = data.certificate, data.header.sender
-        known = (sender, certificate.identity, certificate.signature)
+        known = (sender, *certificate.fields)  # all of it: a changed expiry must not pass for the one that was verified
         identity = self._identities.get(known)
         server_time = int(now * 1000) + self.clock_offset
         if identity is None or server_time > certificate.expiry:

@@ -113,12 +113,9 @@ class Traffic:
             self._ahead.append(ratchet(self._ahead[-1] if self._ahead else self._root.key))
         version = (data.header.birth, data.header.step)
         tek = traffic_key(self._group, NodeKey(self._ahead[distance - 1], *version))
+        message = self.opener.open(data, topic, now, signed=self._policy.source_authentication, tek=tek)
         self.opener.accept(version, tek, now + self._policy.grace)
-        try:
-            return self.opener.open(data, topic, now, signed=self._policy.source_authentication)
-        except RefusedError:
-            self.opener.reject({version})
-            raise
+        return message
 
     def _hold(self, held: _Held) -> list[Event]:
         """Keep a message; the oldest make room."""

@@ -348,6 +348,13 @@ def test_certificates_are_given_where_the_policy_asks_for_them() -> None:
     assert plain.members["a"].certificate_expiry is None
 
 
+def test_nobody_is_certified_without_a_key() -> None:
+    """A group that certifies senders enrolls no device that has no identity key but could be welcomed."""
+    group = World(policy=Policy(source_authentication=True)).group
+    with pytest.raises(UsageError, match="'a' needs an identity key"):
+        group.enroll(Enrollment("a", kem_public=KEM, nonce=bytes(16)))
+
+
 def test_refusal_answers_one_request() -> None:
     """A Refusal names the request's nonce, the reason and the server's time."""
     refusal = Refusal.decode(group_of("a").refusal("b", b"n" * 16, RefusalReason.TRY_LATER, START))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from core.forge import DEVICE, DEVICE_PUBLIC, SERVER, data
 from core.refusal import refused
@@ -93,6 +95,15 @@ def test_expired_certificate_is_refused(world: World, *, known: bool) -> None:
         bob.receive("plant/1", forged(world, certificate), world.now + 60)
     with refused(Reason.WRONG_TIME, "certificate.expiry"):
         bob.receive("plant/1", forged(world, certificate, counter=1), world.now + 60.001)
+
+
+def test_certificate_with_a_later_expiry_is_refused(world: World) -> None:
+    """A sender whose certificate was seen cannot give itself more time with the same signature."""
+    certificate, bob = issue(world, life=60), world.members["b"]
+    bob.receive("plant/1", forged(world, certificate), world.now)
+    longer = dataclasses.replace(certificate, expiry=certificate.expiry + DAY * 1000)
+    with refused(Reason.BAD_SIGNATURE, "certificate.signature"):
+        bob.receive("plant/1", forged(world, longer, counter=1), world.now + 61)
 
 
 def test_certificate_is_judged_by_the_servers_clock(world: World) -> None:
