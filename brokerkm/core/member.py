@@ -315,6 +315,9 @@ class Member:
         events: list[Event] = []
         if beacon.epoch > last[0]:  # the time alone is not worth a write to a device's flash every half minute
             self.version += 1
+        ahead = beacon.time - int(now * 1000)
+        if ahead > memory.clock_offset:  # the Welcome was an old one when it came: the server's clock is beyond that
+            memory.clock_offset = self._traffic.opener.clock_offset = ahead
         # A Beacon that was seen before, or that the broker kept back for long by the server's clock, shows no life.
         if at > last and now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:
             memory.heard = now
