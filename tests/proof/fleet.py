@@ -8,15 +8,18 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+import msgpack
+
 from brokerkm.core.commit import Eviction
 from brokerkm.core.crypto import Suite
 from brokerkm.core.events import Joined, MessageReceived, Synced
 from brokerkm.core.memory import Profile
 from brokerkm.core.messages import Kind
+from brokerkm.core.notice import RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.wire import message_type
-from brokerkm.errors import RefusedError
+from brokerkm.errors import Reason, RefusedError
 from proof.attacker import Known, Tape, closure, reaches
 from proof.device import Device, Holder
 from proof.keyserver import KeyServer
@@ -68,14 +71,22 @@ class Fleet:
         self.server.identities[name] = device.member.identity
         return device
 
-    def ask(self, device: Device, payload: bytes) -> None:
-        """Bring a request to the server, and its answer back; every request a second time, as brokers may."""
+    def ask(self, device: Device, payload: bytes) -> bool:
+        """Bring a request to the server, and its answer back; every request a second time, as brokers may.
+
+        Returns:
+            Whether it was granted.
+        """
         name = device.name
         self.log.append((self.server.topics.request(name), payload))
         try:
             answer = self.server.handle(name, payload, self.now)
-        except RefusedError:
-            answer = None
+        except RefusedError as error:
+            if error.reason is Reason.WRONG_TIME:
+                nonce: bytes = msgpack.unpackb(payload)[2]
+                refusal = self.server.group.refusal(name, nonce, RefusalReason.WRONG_TIME, self.now)
+                device.receive(self.server.topics.member(name), refusal, self.now)
+            return False
         before = self.server.group.pending
         try:
             assert self.server.handle(name, payload, self.now) is None
@@ -84,6 +95,7 @@ class Fleet:
         if answer is not None:
             self.publish([(self.server.topics.member(name), answer)])
             self._deliver(device, self.server.topics.member(name), answer)
+        return True
 
     def publish(self, messages: list[tuple[str, bytes]]) -> None:
         """Let the broker record and retain messages."""
@@ -217,10 +229,10 @@ class Fleet:
             if device.root != self.server.root and self.server.topics.beacon in self.retained:
                 assert device.member.state is State.STALE
             if device.member.state is State.STALE or device.root != self.server.root:
-                self.ask(device, device.sync(self.now))
+                assert self.ask(device, device.sync(self.now)) or self.ask(device, device.sync(self.now))
             device.current = True
         elif not self.is_leaving(device):
-            self.ask(device, device.join(self.now))
+            assert self.ask(device, device.join(self.now)) or self.ask(device, device.join(self.now))
             self.commit(lossy=set())
             assert device.current
         self.check()
