@@ -128,6 +128,11 @@ class Member:
         return self._memory.epoch
 
     @property
+    def behind(self) -> bool:
+        """Whether something is known to be missing: a Rekey that has not come, or a newer root than the member's."""
+        return bool(self._missing)
+
+    @property
     def slot(self) -> int | None:
         """The member's leaf, if it has one."""
         return None if self._memory.path is None else self._memory.path.slot
@@ -393,6 +398,7 @@ class Member:
         self.version += 1
         if refusal.reason is RefusalReason.WRONG_TIME:
             self._memory.clock_offset = refusal.time - int(now * 1000)
+            self._memory.last_request = min(self._memory.last_request, refusal.time)  # it may have been far ahead
         if refusal.reason is RefusalReason.NOT_A_MEMBER and self._memory.path is not None:
             return self._expel(GoodbyeReason.EVICTED)
         return [RequestRefused(refusal.reason, refusal.time / 1000)]

@@ -26,7 +26,6 @@ from brokerkm.core.events import (
 )
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
-from brokerkm.core.rekey import Beacon
 from brokerkm.core.state import State
 from brokerkm.errors import EvictedError, Reason, RefusedError, StateError, TransportError
 from brokerkm.sdk.recovery import Ask, Pace, Recovery
@@ -101,7 +100,6 @@ class Session:
         self._next_follow = 0.0
         self._settled = False  # the newest Beacon has been seen since the connection, or waited for
         self._settling: asyncio.TimerHandle | None = None
-        self._beacon_epoch = 0  # the newest that a Beacon has shown
         self._wake_at = 0.0  # when the time keeper looks again
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -140,16 +138,12 @@ class Session:
     @property
     def is_current(self) -> bool:
         """Whether the member has the group's newest key, as far as it can know."""
-        return self.member.state is State.ACTIVE and self._settled and not self._behind
+        return self.member.state is State.ACTIVE and self._settled and not self.member.behind
 
     @property
     def is_ready(self) -> bool:
         """Whether all that comes from now on reaches the member, too."""
         return self.is_current and self.keeper.is_saved and self._subscribed == set(self.member.filters)
-
-    @property
-    def _behind(self) -> bool:
-        return self._beacon_epoch > self.member.epoch
 
     async def _ask(self, what: Ask) -> None:
         """Send a request; what becomes of it, events will tell."""
@@ -208,8 +202,7 @@ class Session:
         for event in events:
             await self._emit(event, b"" if is_protocol else payload)
         if topic == self._topics.beacon and payload and member.slot is not None:
-            self._beacon_epoch = max(self._beacon_epoch, Beacon.decode(payload).epoch)
-            self._settled |= not self._behind
+            self._settled |= not member.behind
             self.moved.fire()
         deadline = member.next_deadline
         if deadline is not None and deadline < self._wake_at:

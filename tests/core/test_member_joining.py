@@ -282,14 +282,15 @@ def test_member_that_the_server_does_not_know_is_out(world: World) -> None:
     assert (State.EVICTED, None) == (world.members["a"].state, world.members["a"].slot)
 
 
-def test_refusal_for_wrong_time_sets_the_clock() -> None:
-    """A member whose clock is wrong asks again by the server's."""
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_refusal_for_wrong_time_sets_the_clock(off: int) -> None:
+    """A member whose clock is wrong, by hours behind or ahead, asks again by the server's."""
     world = World()
     member = world.create("a")
-    nonce = Join.decode(member.join(world.now - 7200), Suite.X25519).nonce
+    nonce = Join.decode(member.join(world.now + off), Suite.X25519).nonce
     refusal = world.group.refusal("a", nonce, RefusalReason.WRONG_TIME, world.now)
-    member.receive(world.topics.member("a"), refusal, world.now - 7200)
-    assert 1_000_000_000 <= Join.decode(member.join(world.now - 7200), Suite.X25519).time <= 1_000_000_001
+    member.receive(world.topics.member("a"), refusal, world.now + off)
+    assert 1_000_000_000 <= Join.decode(member.join(world.now + off), Suite.X25519).time <= 1_000_000_001
 
 
 def test_refusal_of_another_member_is_refused(world: World) -> None:

@@ -56,6 +56,17 @@ def test_join_moves_the_root_by_its_beacon(world: World) -> None:
     )
 
 
+def test_member_knows_that_it_is_behind(world: World) -> None:
+    """A Beacon of a newer root shows that something is missing, and the Rekey makes up for it."""
+    world.group.evict("m5")
+    commit = world.commit(without={"m0"})
+    member = world.members["m0"]
+    member.receive(world.topics.beacon, commit.beacon, world.now)
+    behind = member.behind
+    world.fetch("m0")
+    assert (True, False) == (behind, member.behind)
+
+
 def test_growth_is_followed(world: World) -> None:
     """The old root's topic carries the new root, several levels up at once."""
     names = [f"n{number}" for number in range(20)]
