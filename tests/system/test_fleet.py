@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from system import sites
 from system.story import Story
+from system.thief import Thief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,16 +88,17 @@ def judge(story: Story, control: dict[str, bytes]) -> None:
     Args:
         control: states of members at the beginning; with what was published since, those who stayed read the end.
     """
-    now, captured = time.time(), story.witness.captured
+    tape, captured = story.witness.tape, story.witness.captured
     for device in story.devices.values():
         assert set() == device.read & device.barred, f"{device.name} was out"
-        states = [*device.snapshots, *([device.saved()] if device.name in story.inside else [])]
-        barred = device.barred & captured.keys()
-        for state in states:
-            assert set() == story.witness.opened_by(state, barred, now), f"a thief of {device.name}"
-    last = {story.messages - 1}
-    stayed = [name for name in control if name in story.inside and not story.devices[name].snapshots]
-    readers = [name for name in stayed if story.witness.opened_by(control[name], last, now)]
+        barred = {number: captured[number] for number in device.barred & captured.keys()}
+        current = [device.saved()] if device.name in story.inside else []
+        assert set() == Thief([*device.snapshots, *current], tape).opens(barred), f"a thief of {device.name}"
+    last = {story.messages - 1: captured[story.messages - 1]}
+    outside = [state for name in story.outside for state in story.devices[name].snapshots]
+    assert set() == Thief(outside, tape).opens(last), "all who are out, together"
+    stayed = [state for name, state in control.items() if not story.devices[name].snapshots]
+    readers = sum(Thief([state], tape).opens(last) == last.keys() for state in stayed)
     assert readers, "the eavesdropper has not recorded what members need, so it proves nothing"
     story.tell(f"{story.messages} messages, {len(captured)} captured, {story.server.kills} kills of the server")
-    story.tell(f"{len(readers)} of {len(stayed)} members of the beginning read the end by what was recorded")
+    story.tell(f"{readers} of {len(stayed)} members of the beginning read the end by what was recorded")

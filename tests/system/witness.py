@@ -6,18 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import msgpack
+from proof.attacker import Tape
 from system.server import GROUP
 
-from brokerkm.core.events import MessageReceived
-from brokerkm.core.member import Member
+from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import Topics
 from brokerkm.core.rekey import Beacon
-from brokerkm.errors import RefusedError
 from brokerkm.transport import Delivery, create
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from brokerkm.transport import Options, Transport
 
 REKEY = 1
@@ -28,7 +25,7 @@ class Witness:
 
     Attributes:
         captured: the sealed messages by number.
-        keys: Rekeys and Beacons with their topics, in the order of arrival.
+        tape: what was published of keys.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -37,8 +34,8 @@ class Witness:
         self._said: dict[tuple[str, int], object] = {}
         self._task: asyncio.Task[None] | None = None
         self.captured: dict[int, bytes] = {}
-        self.keys: dict[tuple[str, bytes], None] = {}
-        self.epochs: set[int] = set()
+        self.tape = Tape(GROUP, DEFAULT_DEGREE)
+        self._recorded: set[tuple[str, bytes]] = set()  # brokers repeat
 
     async def open(self) -> None:
         """Begin."""
@@ -63,49 +60,17 @@ class Witness:
                 self._see(item.topic, item.payload)
 
     def _see(self, topic: str, payload: bytes) -> None:
-        kind = topic.removeprefix(self._topics.root + "/").split("/")[0]
         if topic.startswith("app/"):
             self.captured.setdefault(int(topic.removeprefix("app/")), payload)
-        elif kind == "n" and msgpack.unpackb(payload)[1] == REKEY:
-            self.keys[topic, payload] = None
-            self._agree(topic, msgpack.unpackb(payload)[2], payload)
-        elif kind == "b":
-            self.keys[topic, payload] = None
+        elif topic == self._topics.beacon:
             beacon = Beacon.decode(payload)
             self._agree(topic, beacon.epoch, (beacon.height, beacon.birth, beacon.step))
+        elif (topic, payload) not in self._recorded:
+            self._recorded.add((topic, payload))
+            message = msgpack.unpackb(payload)
+            self.tape.record(topic, payload, 0)
+            if message[1] == REKEY:
+                self._agree(topic, message[2], payload)
 
     def _agree(self, topic: str, epoch: int, what: object) -> None:
-        self.epochs.add(epoch)
         assert what == self._said.setdefault((topic, epoch), what), f"epoch {epoch} was used twice on {topic}"
-
-    def opened_by(self, state: bytes, numbers: Collection[int], now: float) -> set[int]:
-        """Return which messages somebody opens who has a saved state and heeds every Rekey, but no Goodbye.
-
-        Args:
-            state: a member's state file.
-            numbers: the messages to be tried.
-            now: when the state was saved, so that no key in it has expired.
-        """
-        member = Member.load(state, lambda size: b"\7" * size, now)
-        opened: set[int] = set()
-        for _ in range(2):  # in another order than theirs, too
-            opened |= self._try(member, numbers, now)
-            for topic, payload in self.keys:
-                if topic in member.filters:
-                    opened |= _numbers(_receive(member, topic, payload, now))
-        return (opened | self._try(member, numbers, now)) & set(numbers)
-
-    def _try(self, member: Member, numbers: Collection[int], now: float) -> set[int]:
-        found = [_receive(member, f"app/{number}", self.captured[number], now) for number in numbers]
-        return {number for events in found for number in _numbers(events)}
-
-
-def _receive(member: Member, topic: str, payload: bytes, now: float) -> list[object]:
-    try:
-        return list(member.receive(topic, payload, now))
-    except RefusedError:
-        return []
-
-
-def _numbers(events: list[object]) -> set[int]:
-    return {int(event.topic.removeprefix("app/")) for event in events if isinstance(event, MessageReceived)}
