@@ -7,6 +7,7 @@ Each has a directory ``STATE/GROUP/MEMBER``, which is the SDK's default too, so 
 from __future__ import annotations
 
 import dataclasses
+import glob
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.cli.lazy import FailedError, WrongError
@@ -42,19 +43,15 @@ def find(state: Path, group: str | None, member: str | None) -> Home:
         FailedError: none of that name has joined.
         WrongError: several fit.
     """
-    found = sorted(state.glob(f"{_pattern(group)}/{_pattern(member)}/{_DESCRIPTOR}"))
+    names = ("*" if name is None else glob.escape(name) for name in (group, member))
+    found = sorted(state.glob("/".join((*names, _DESCRIPTOR))))
     if not found:
         who = f"member {member!r} has not joined" if member else "nobody has joined"
         what = f"group {group!r}" if group else "a group"
         message = f"{who} {what} here (in {state}): `brokerkm join DESCRIPTOR --member NAME` does that"
         raise FailedError(message)
     if len(found) > 1:
-        names = ", ".join(f"{path.parent.name} in {path.parent.parent.name}" for path in found)
-        message = f"several members are here, so choose by --member and --group: {names}"
+        several = ", ".join(f"{path.parent.name} in {path.parent.parent.name}" for path in found)
+        message = f"several members are here, so choose by --member and --group: {several}"
         raise WrongError(message)
     return Home(found[0].parent, Descriptor.read(found[0]))
-
-
-def _pattern(name: str | None) -> str:
-    """Return a glob that matches `name` alone, or everything."""
-    return "*" if name is None else "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -65,6 +65,9 @@ def inspect(
     if sum((hexadecimal is not None, base_64 is not None, lines)) > 1:
         message = "give one of --hex, --base64 and --lines"
         raise click.UsageError(message)
+    if server_key is not None and topic is None and not lines:
+        message = "--server-key needs --topic: what the topic says is signed too"
+        raise click.UsageError(message)
     key = None if server_key is None else _from_hexadecimal(server_key, "--server-key")
     captured: Iterator[tuple[str | None, bytes]]
     if lines:

@@ -29,7 +29,9 @@ Examples:
 @click.argument("descriptor", type=click.Path(allow_dash=True))
 @click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
 @click.option("--broker", callback=check_url, help="URL of the broker.  [default: the descriptor's]")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the key server.")
+@click.option(
+    "--timeout", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for the key server."
+)
 @click.option("--rejoin", is_flag=True, help="Ask for a place again after an eviction.")
 @login_options(Role.MEMBER)
 @member_state_option

@@ -36,7 +36,13 @@ Examples:
 @click.option("-i", "--member", help="As which member.  [default: the only one here]")
 @click.option("-g", "--group", help="To which group.  [default: the only one here]")
 @click.option("--broker", callback=check_url, help="URL of the broker.  [default: as when it joined]")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds that connecting or sending may take.")
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that connecting or sending may take.",
+)
 @login_options(Role.MEMBER)
 @member_state_option
 def pub(

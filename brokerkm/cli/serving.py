@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import shlex
 import signal
+import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -64,7 +65,13 @@ Examples:
 @click.option("--port", default=1883, show_default=True, type=click.IntRange(0, 65535), help="Of the embedded broker.")
 @click.option("--device-broker", callback=check_url, help="URL at which devices reach the broker, if another.")
 @click.option("--group", default=_FIRST_GROUP, show_default=True, help="Group to create if there is none yet.")
-@click.option("--interval", default=1.0, show_default=True, help="Seconds that changes wait to be made together.")
+@click.option(
+    "--interval",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that changes wait to be made together.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say what happens, on standard error.")
 @login_options(Role.SERVER)
 @server_state_option
@@ -119,6 +126,7 @@ async def _serve(plan: _Plan) -> None:
         if url is None:
             url = (await stack.enter_async_context(EmbeddedBroker(plan.port))).url
         adapter = transport.create(url, plan.options)
+        url = _without_login(url)
         server = KeyServer(store, adapter, interval=plan.interval, broker=plan.device_broker or url)
         await stack.enter_async_context(server)
         await stack.enter_async_context(ControlServer(server.admin, plan.state / CONTROL_SOCKET))
@@ -172,6 +180,12 @@ async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
         },
         indent=2,
     )
+
+
+def _without_login(url: str) -> str:
+    """Return a URL to show and to hand to devices: the server's user name and password are its own."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _summary(info: GroupInfo) -> str:

@@ -56,12 +56,14 @@ Examples:
 @click.option("-t", "--topic", "topics", multiple=True, required=True, help="Topic or filter; repeatable.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the topic before each message.")
 @click.option("-C", "--count", type=click.IntRange(1), help="End after so many messages.")
-@click.option("-W", "--wait", type=float, help="End after so many seconds.")
+@click.option("-W", "--wait", type=click.FloatRange(0), help="End after so many seconds.")
 @click.option("-d", "--debug", is_flag=True, help="Print to standard error what happens to connection and keys.")
 @click.option("-i", "--member", help="As which member.  [default: the only one here]")
 @click.option("-g", "--group", help="Of which group.  [default: the only one here]")
 @click.option("--broker", callback=check_url, help="URL of the broker.  [default: as when it joined]")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds that connecting may take.")
+@click.option(
+    "--timeout", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds that connecting may take."
+)
 @login_options(Role.MEMBER)
 @member_state_option
 @json_option

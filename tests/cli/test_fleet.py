@@ -13,6 +13,7 @@ from brokers.process import free_port
 if TYPE_CHECKING:
     import subprocess
 
+    from brokers.mqtt import MqttBroker
     from conftest import Machine
 
 PATIENCE = 60.0  # seconds
@@ -196,15 +197,25 @@ def test_server_ends_cleanly_and_releases_its_port(machine: Machine) -> None:
     assert (0, "the key server has stopped, and its broker with it\n", "") == (server.returncode, output, errors)
 
 
-def test_server_at_another_broker_leaves_it_running(machine: Machine, mosquitto: object) -> None:
+def test_server_at_another_broker_leaves_it_running(machine: Machine, mosquitto: MqttBroker) -> None:
     """With --broker, nothing is embedded; devices can be told another URL."""
-    url = mosquitto.url  # type: ignore[attr-defined]
+    url = mosquitto.url
     server = machine.serve("--broker", url, "--device-broker", f"{url}?version=5", "--group", "apart")
     server.start()
     machine.run("invite")
     assert json.loads((machine.home / "apart.join").read_text())["broker"] == f"{url}?version=5"
     assert machine.ask("join", "apart.join", "-i", "one")["member"] == "one"
     server.stop()
+
+
+def test_servers_own_login_is_not_handed_to_devices(machine: Machine, mosquitto: MqttBroker) -> None:
+    """User name and password in the server's URL are in no invitation and not printed."""
+    machine.environment["BROKERKM_BROKER"] = mosquitto.url.replace("//", "//server:hunter2@")
+    server = machine.serve("--json")
+    server.start()
+    machine.run("invite")
+    server.stop()
+    assert mosquitto.url == json.loads((machine.home / "fleet.join").read_text())["broker"]
 
 
 @pytest.mark.parametrize("name", ["demo", "serve", "group", "member", "invite", "join", "pub", "sub", "inspect"])

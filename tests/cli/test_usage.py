@@ -58,6 +58,9 @@ def joined(state: Path, *members: tuple[str, str]) -> None:
         (["join", "fleet.join"], "Missing option '-i'"),
         (["join", "absent.join", "-i", "pump"], "absent.join: No such file or directory"),
         (["inspect", "--hex", "98", "--base64", "mA=="], "give one of --hex, --base64 and --lines"),
+        (["inspect", "--hex", "98", "--server-key", "00" * 32], "--server-key needs --topic"),
+        (["serve", "--interval", "-1"], "-1.0 is not in the range"),
+        (["join", "plant.join", "-i", "../escape"], "is not 1 to 64 characters"),
         (["inspect", "--hex", "xyz"], "--hex is not hexadecimal"),
         (["inspect", "--base64", "!"], "--base64 is not base64"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
@@ -72,6 +75,7 @@ def joined(state: Path, *members: tuple[str, str]) -> None:
 def test_wrong_usage_exits_2_and_says_what_is_wrong(call: Call, arguments: list[str], text: str) -> None:
     """Nothing is done, and the reason is on standard error."""
     Path("latin").write_bytes(b"\xe9")
+    Path("plant.join").write_text(json.dumps(DESCRIPTOR))
     result = call(*arguments)
     assert (2, True) == (result.exit_code, text in result.stderr), result.output
 
