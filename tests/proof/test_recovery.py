@@ -30,17 +30,20 @@ def evict(fleet: Fleet, *devices: Device) -> None:
 def test_rekeys_of_a_lost_slot_do_not_keep_a_member_stale() -> None:
     """A member that was never told that it is out hears Rekeys that it cannot use, and comes back to another slot."""
     fleet = Fleet(20, 2)
-    back, *others = join(fleet, 16)
+    devices = join(fleet, 16)
+    back = devices[0]
     back.ghost = True
+    evict(fleet, devices[12])
     evict(fleet, back)
-    evict(fleet, others[0])
-    join(fleet, 2)  # takes the slots
-    evict(fleet, others[1])
+    join(fleet, 1)  # takes slot 0
+    evict(fleet, devices[1])  # the bucket's Rekey has an entry for slot 0, of a leaf that is not this member's
+    join(fleet, 1)  # takes slot 1, so that 12 is next
     fleet.pause(6)
     assert State.STALE is back.member.state
     fleet.ask(back, back.join(fleet.now))
     fleet.commit(lossy=set())
     fleet.pause(6)
+    assert 12 == back.member.slot
     assert (True, State.ACTIVE) == (back.current, back.member.state)
     assert fleet.server.root == back.root
 
@@ -52,10 +55,9 @@ def test_rekey_that_overtakes_a_welcome_to_the_same_bucket_counts() -> None:
     back.ghost = True
     evict(fleet, first, back)
     back.online = False
-    join(fleet, 1)
     fleet.ask(back, back.join(fleet.now))
     fleet.commit(lossy=set())
-    assert 1 == fleet.server.group.directory.slot(back.name)
+    assert (0, 1) == (fleet.server.group.directory.slot(back.name), back.member.slot)
     evict(fleet, others[0])  # of the same bucket
     topics = fleet.server.topics
     for topic in (topics.beacon, topics.node(0, 0), topics.member(back.name)):
