@@ -26,6 +26,7 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._started: list[subprocess.Popen[str]] = []
         self.environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "HOME": str(home)}
 
     def run(self, *arguments: str, text: str | None = None, status: int = 0) -> str:
@@ -55,7 +56,7 @@ class Machine:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command and return at once."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "brokerkm", *arguments],
             cwd=self.home,
             env=self.environment,
@@ -64,12 +65,23 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
+
+    def clean(self) -> None:
+        """End what a failed test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """Return a machine without anything."""
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Give a machine without anything."""
+    machine = Machine(tmp_path)
+    yield machine
+    machine.clean()
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +96,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             machine.run("join", "fleet.join", "-i", member)
         yield machine
     finally:
+        machine.clean()
         server.stop()
 
 
