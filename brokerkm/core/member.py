@@ -369,11 +369,13 @@ class Member:
             return []  # overtaken by a Rekey, or replayed
         joined = self.state is State.JOINING
         self._move(Step.WELCOMED)
-        self._requester.welcomed(welcome.nonce)
+        sent = self._requester.welcomed(welcome.nonce, now)
         memory.path = KeyPath(secrets.slot, secrets.degree, secrets.leaf, list(secrets.path))
         memory.epoch, memory.policy, memory.certificate = secrets.epoch, secrets.policy, secrets.certificate
-        memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(now * 1000)
-        memory.heard, self.silent = now, False
+        # A broker that kept it back for long must not set the clock back with it: old Beacons would look new.
+        heard = min(now, sent + secrets.policy.max_silence)
+        memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(heard * 1000)
+        memory.heard, self.silent = heard, False
         # What waits for a key below a slot that this member has no longer would wait for ever.
         nodes = memory.path.nodes
         self._pending = {node: rekey for node, rekey in self._pending.items() if node in nodes}
@@ -394,12 +396,13 @@ class Member:
     def _receive_refusal(self, payload: bytes, now: float) -> list[Event]:
         refusal = Refusal.decode(payload)
         refusal.verify(self._server_key, self.profile.group, self.profile.member)
-        self._requester.refused(refusal.nonce)
+        memory = self._memory
+        sent = self._requester.refused(refusal.nonce, refusal.reason, now)
         self.version += 1
-        if refusal.reason is RefusalReason.WRONG_TIME:
-            self._memory.clock_offset = refusal.time - int(now * 1000)
-            self._memory.last_request = min(self._memory.last_request, refusal.time)  # it may have been far ahead
-        if refusal.reason is RefusalReason.NOT_A_MEMBER and self._memory.path is not None:
+        if refusal.reason is RefusalReason.WRONG_TIME and now - sent <= memory.policy.max_silence:  # else it was kept
+            memory.clock_offset = self._traffic.opener.clock_offset = refusal.time - int(now * 1000)
+            memory.last_request = min(memory.last_request, refusal.time)  # it may have been far ahead
+        if refusal.reason is RefusalReason.NOT_A_MEMBER and memory.path is not None:
             return self._expel(GoodbyeReason.EVICTED)
         return [RequestRefused(refusal.reason, refusal.time / 1000)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.memory import MAX_NONCES, Memory
+from brokerkm.core.notice import RefusalReason
 from brokerkm.core.request import Join, Leave, Sync, TokenKey
 from brokerkm.core.state import State
 from brokerkm.core.wire import NONCE_SIZE
@@ -24,6 +25,8 @@ class Requester:
         self._identity: Final = identity
         self._random: Final = random
         self._names: Final = (memory.profile.group, memory.profile.member)
+        self._sent: dict[bytes, float] = {}  # when the requests of this start went out that are not granted yet
+        self._refused: set[bytes] = set()
 
     def join(self, now: float, token: TokenKey | None) -> bytes:
         """Return a Join; one that repeats an unanswered one asks with the same KEM key, so that either answer fits."""
@@ -51,6 +54,9 @@ class Requester:
         memory.last_request = max(int(now * 1000) + memory.clock_offset, memory.last_request + 1)
         nonces.append(self._random(NONCE_SIZE))
         del nonces[:-MAX_NONCES]
+        open_nonces = {*memory.join_nonces, *memory.sync_nonces}
+        self._sent = {nonce: at for nonce, at in self._sent.items() if nonce in open_nonces} | {nonces[-1]: now}
+        self._refused &= open_nonces
         return nonces[-1], memory.last_request
 
     def seed_for(self, nonce: bytes) -> bytes:
@@ -62,8 +68,8 @@ class Requester:
             return memory.kem_seed
         raise RefusedError(Reason.WRONG_NONCE, "nonce")
 
-    def welcomed(self, nonce: bytes) -> None:
-        """Note that the request with `nonce` was granted.
+    def welcomed(self, nonce: bytes, now: float) -> float:
+        """Note that the request with `nonce` was granted; return when it went out, `now` if that is not known.
 
         Join nonces stay: the server seals an unasked-for Welcome, after it renewed the leaf, under the last of them.
         """
@@ -71,14 +77,25 @@ class Requester:
         if nonce in memory.join_nonces:
             memory.kem_seed = memory.join_seed
         memory.sync_nonces.clear()
+        return self._sent.pop(nonce, now)
 
-    def refused(self, nonce: bytes) -> None:
-        """Note that the request with `nonce` was refused; raises `RefusedError` if there was none."""
-        for nonces in (self._memory.join_nonces, self._memory.sync_nonces):
-            if nonce in nonces:
-                nonces.remove(nonce)
-                return
-        raise RefusedError(Reason.WRONG_NONCE, "nonce")
+    def refused(self, nonce: bytes, reason: RefusalReason, now: float) -> float:
+        """Note that the request with `nonce` was refused; return when it went out, `now` if that is not known.
+
+        A Welcome may answer it all the same: anybody who sees a nonce can send a false request with it, and have the
+        server refuse that. For the same reason a Join that was granted can be refused no longer, or a broker could
+        keep what was said before; and no Join is answered by "not a member".
+
+        Raises:
+            RefusedError: there is no such request, or it was refused before.
+        """
+        memory = self._memory
+        joining = memory.state is State.JOINING or memory.join_seed != memory.kem_seed
+        is_join = nonce in memory.join_nonces and joining and reason is not RefusalReason.NOT_A_MEMBER
+        if nonce in self._refused or not (is_join or nonce in memory.sync_nonces):
+            raise RefusedError(Reason.WRONG_NONCE, "nonce")
+        self._refused.add(nonce)
+        return self._sent.get(nonce, now)
 
     def forget(self) -> None:
         """Expect no answers any longer."""
