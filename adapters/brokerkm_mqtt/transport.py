@@ -290,9 +290,11 @@ class MqttTransport:
     async def _settled(self, parcel: Parcel, refused: list[TransportError]) -> None:
         """Wait for one parcel; those before it are settled, so each has the whole timeout for itself."""
         try:
-            if not parcel.accepted.done():
-                await asyncio.wait_for(parcel.accepted, self._options.timeout)
-            parcel.accepted.result()
+            if parcel.accepted.done():
+                parcel.accepted.result()
+            else:  # not `wait_for`, which forgets a cancellation that comes with the answer
+                async with asyncio.timeout(self._options.timeout):
+                    await parcel.accepted
         except TimeoutError:
             message = (
                 f"the broker at {self._address} has not acknowledged {parcel.message.topic!r} "

@@ -233,8 +233,9 @@ class Subscriber:
 
     async def _repeated(self, asked: _Asked, answer: asyncio.Future[Answer]) -> Answer:
         while True:
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(answer), REPEAT)
+            with contextlib.suppress(TimeoutError):  # not `wait_for`, which forgets a cancellation that comes with it
+                async with asyncio.timeout(REPEAT):
+                    return await asyncio.shield(answer)
             self._port.try_send([b"\x01" + asked.body])
 
     async def subscribe(self, filters: Iterable[str]) -> None:
