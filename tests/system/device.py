@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import pytest
+
 import brokerkm
 from brokerkm.core.state import State
 from brokerkm.errors import EvictedError, TransportError
@@ -121,9 +123,14 @@ class Device:
         """Disconnect, if connected; the device stays a member."""
         fleet, self._fleet = self._fleet, None
         if fleet is not None:
-            await fleet.__aexit__(None, None, None)
             assert self._reader is not None
-            await self._reader
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await fleet.__aexit__(None, None, None)
+                    await self._reader
+            except TimeoutError:
+                left = sorted(task.get_name() for task in asyncio.all_tasks() if self.name in task.get_name())
+                pytest.fail(f"{self.name} does not come to an end: {left}")
 
     async def say(self, number: int) -> None:
         """Publish message `number`."""

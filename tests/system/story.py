@@ -90,9 +90,11 @@ class Story:
             (Counter(device.fleet.refused) for device in self.devices.values() if device.is_online), Counter()
         )
         self.tell(f"refused by those online: {dict(refused)}")
-        await _all(device.exit() for device in self.devices.values())
-        await self.server.kill()
-        await self.witness.close()
+        try:
+            await _all(device.exit() for device in self.devices.values())
+            await self.witness.close()
+        finally:
+            await self.server.kill()
 
     # What members and operators do.
 
