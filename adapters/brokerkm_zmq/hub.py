@@ -134,13 +134,17 @@ class Hub:
     async def publish(self, topic: str, audience: str | None, payload: bytes, *, retain: bool) -> None:
         """Keep a last value if asked to, and send to the subscribers.
 
+        What members may publish leaves a quarter of the cache free, or one of them could fill it and keep the key
+        server from retaining a rekey.
+
         Raises:
             TransportError: the last-value cache is full; nothing was sent.
         """
         if self._members is None:
             audience = None
         frames = [wire.head(topic, audience, retain=retain), payload]
-        if retain and not self.values.fits(topic, payload):
+        is_members = not rules.is_below(self._settings.prefix, topic)
+        if retain and not self.values.fits(topic, payload, is_members=is_members):
             message = f"{topic}: the hub's last-value cache is full (cache_topics, cache_bytes)"
             raise TransportError(message)
         if self._slow.locked() or not self._down.try_send(frames):

@@ -48,7 +48,7 @@ class LastValues:
 
     def __init__(self, topics: int, size: int) -> None:
         self._topics = topics
-        self._free = size
+        self._size = self._free = size
         self._values: dict[str, Value] = {}
         self._places: list[str | None] = []
         self._generation = 0
@@ -64,12 +64,13 @@ class LastValues:
         """Return a topic's last value."""
         return self._values.get(topic)
 
-    def fits(self, topic: str, payload: bytes) -> bool:
-        """Return whether there is room for a topic's last value."""
+    def fits(self, topic: str, payload: bytes, *, is_members: bool = False) -> bool:
+        """Return whether there is room for a topic's last value; a member's leaves the last quarter free."""
         old = self._values.get(topic)
-        if old is None and len(self._values) >= self._topics:
+        kept_topics, kept_size = (self._topics // 4, self._size // 4) if is_members else (0, 0)
+        if old is None and len(self._values) >= self._topics - kept_topics:
             return not payload
-        return self._more(topic, payload, old) <= self._free
+        return self._more(topic, payload, old) <= max(0, self._free - kept_size)
 
     def put(self, topic: str, head: bytes, payload: bytes, audience: str | None) -> None:
         """Keep a topic's last value; an empty payload clears it. The caller has asked whether it fits."""

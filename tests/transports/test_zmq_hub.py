@@ -187,6 +187,19 @@ async def test_the_last_value_cache_is_bounded(url: str) -> None:
         await server.transport.publish(Outgoing("c", b"1", retain=True))
 
 
+async def test_members_cannot_fill_the_cache_of_the_key_server(url: str) -> None:
+    """However many last values one member leaves, or large ones, a rekey is retained and sent."""
+    small = url + "?cache_topics=16&cache_bytes=40000"
+    async with hub.opened(small, Role.SERVER) as server, hub.opened(url) as member:
+        for size in (1, 2000):
+            junk = [Outgoing(f"junk/{number}", bytes(size), retain=True) for number in range(20)]
+            with pytest.raises(TransportError, match="cache is full"):
+                await member.transport.publish_batch(junk)
+        await member.transport.subscribe(["bkm/1/fleet/n/1/0"])
+        await server.transport.publish(Outgoing("bkm/1/fleet/n/1/0", bytes(1000), retain=True))
+        assert [Delivery("bkm/1/fleet/n/1/0", bytes(1000))] == await member.deliveries(1)
+
+
 async def test_a_payload_over_the_hubs_limit_is_refused(url: str) -> None:
     """A member learns the hub's limit when it opens."""
     async with hub.opened(url, Role.SERVER, max_payload=5000) as server, hub.opened(url) as member:
