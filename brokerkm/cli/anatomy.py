@@ -206,6 +206,7 @@ def _goodbye(payload: bytes, _level: int | None) -> _Parts:
     fields: dict[str, Value] = {
         "epoch": goodbye.epoch,
         "reason": goodbye.reason.name.lower(),
+        "salt": goodbye.salt,
         "proof": goodbye.proof,
         "signature": goodbye.signature,
     }

@@ -16,7 +16,6 @@ class Cause(enum.StrEnum):
 
     REKEY = "rekey"  # a Rekey needs a key that is missing, or leaves this member out
     BEACON = "beacon"  # the group's root is another than the member's
-    DATA = "data"  # traffic under a key that the member cannot reach; not signed by the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,15 @@ class Stale:
     """The member has missed something and cannot send; it may still catch up by itself."""
 
     cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Data under a newer key than the member's was given up: a rekey was missed, or somebody forged a header.
+
+    Anybody can write a header, so this moves nothing; the retained Beacon, which is signed, tells which it is. Said
+    once in `max_silence` at most.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,7 @@ Event = (
     | Rekeyed
     | Synced
     | Stale
+    | Unreadable
     | Recovered
     | Evicted
     | RequestRefused

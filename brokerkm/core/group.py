@@ -86,10 +86,10 @@ class Group:
         return len(self._pending) + len(self._rotations)
 
     def enroll(self, enrollment: Enrollment) -> None:
-        """Queue a join; for one who is a member already, a new leaf key at the same slot.
+        """Queue a join; for one who is a member already, also if its eviction waits, a new leaf key at the same slot.
 
         Raises:
-            UsageError: the member id is malformed, the group is full, or it certifies senders and there is no key to.
+            UsageError: the id is malformed, the group is full, or it certifies senders and there is no key to certify.
             RefusedError: the KEM public key is not one of the group's suite.
         """
         check_identifier(enrollment.member, "member")
@@ -162,7 +162,7 @@ class Group:
         )
         rekeys = build_rekeys(self.tree, renewal, epoch, self.name, self._key)
         evicted = [change for change in changes if isinstance(change, Eviction)]
-        sealed = Goodbye.seal_all(self._key, self.name, epoch, evicted)
+        sealed = Goodbye.seal_all(self._key, self.name, epoch, evicted, random)
         goodbyes = tuple((change.member, goodbye) for change, goodbye in zip(evicted, sealed, strict=True))
         root = renewal.nodes[height].get(0) or self.tree.get(height, 0)
         beacon = self._beacon(epoch, height, root, time)

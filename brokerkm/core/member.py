@@ -26,6 +26,7 @@ from brokerkm.core.events import (
     Stale,
     SubgroupReceived,
     Synced,
+    Unreadable,
 )
 from brokerkm.core.memory import Memory, Profile
 from brokerkm.core.messages import Kind
@@ -69,7 +70,7 @@ class Member:
         self._beacon: Beacon | None = None
         self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
         self._missing: dict[Cause, float] = {}  # since when
-        self._doubt_data_until = 0.0  # Data that cannot be opened is no reason to be stale again until then
+        self._unreadable_again = 0.0  # when Data that cannot be opened is worth a word again
         self.silent = False
         self.version = 0
 
@@ -89,8 +90,8 @@ class Member:
         memory = Memory.decode(data)
         member = cls(memory, random)
         opener = member._traffic.opener
-        for sender, salt, top, mask in memory.windows:
-            opener.windows[sender, salt] = Window(top, mask)
+        for birth, sender, salt, top, mask in memory.windows:
+            opener.windows[birth, sender, salt] = Window(top, mask)
         for birth, step, key, expiry in memory.traffic_keys:
             opener.accept((birth, step), key, expiry)
         if memory.path is not None:
@@ -230,12 +231,10 @@ class Member:
 
     def tick(self, now: float) -> list[Event]:
         """Return what the passing of time has brought; to be called at `next_deadline` or more often."""
-        given_up = self._traffic.tick(now)
-        if given_up and now >= self._doubt_data_until:
-            # Anybody can write a header, so this may be a forgery: it counts once in a while.
-            self._doubt_data_until = now + self._memory.policy.max_silence
-            self._missing.setdefault(Cause.DATA, now - self._memory.policy.hold)
-        events: list[Event] = [*given_up]
+        events = self._traffic.tick(now)
+        if events and now >= self._unreadable_again:
+            self._unreadable_again = now + self._memory.policy.max_silence
+            events.append(Unreadable())
         overdue = [cause for cause, since in self._missing.items() if since + self._memory.policy.hold <= now]
         if overdue and self.state is State.ACTIVE:
             self._move(Step.MISSED)

@@ -29,7 +29,7 @@ _OFFSET_BASE: Final = 1 << 62  # makes a clock offset an unsigned integer
 
 
 TrafficKey: TypeAlias = tuple[int, int, bytes, float | None]  # birth, step, TEK, expiry in seconds since 1970
-SavedWindow: TypeAlias = tuple[str, bytes, int, int]  # sender, salt, top, mask
+SavedWindow: TypeAlias = tuple[int, str, bytes, int, int]  # birth, sender, salt, top, mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,7 @@ class Memory:
             for birth, step, key, expiry in self.traffic_keys
         ]
         windows = [
-            (sender, salt, top, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0"))
-            for sender, salt, top, mask in self.windows
+            (*source, top, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0")) for *source, top, mask in self.windows
         ]
         return pack(
             (
@@ -211,8 +210,9 @@ def _traffic_key(value: object) -> TrafficKey:
 
 
 def _window(value: object) -> SavedWindow:
-    sender, salt, top, mask = array(value, "state.windows", 4)
+    birth, sender, salt, top, mask = array(value, "state.windows", 5)
     return (
+        uint(birth, "state.windows"),
         identifier(sender, "state.windows"),
         binary(salt, "state.windows", SALT_SIZE),
         uint(top, "state.windows"),

@@ -4,7 +4,8 @@ Signing dominates a server's time in a large commit; Wong, Gouda and Lam ("Secur
 key graphs", 1998) sign the root of a hash tree and give each message its sibling hashes. Siblings are hashed in
 sorted order, so a proof is just the hashes from the leaf upwards; an odd node moves up unchanged. Leaf and inner
 hashes carry different first bytes, so that neither passes for the other (RFC 6962, section 2.1). Hashes are cut to
-16 bytes: forging needs a second preimage, and no one but the server chooses what is hashed.
+16 bytes: forging needs a second preimage. A collision, which half the effort would find, helps nobody, because every
+message in a block holds random bytes that nobody knows before it is signed: new keys, wrapped, or a salt.
 """
 
 import functools

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from brokerkm.core.crypto import SIGNATURE_SIZE, check_signature, labelled
 from brokerkm.core.messages import Kind
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+    from brokerkm.core.crypto import Random
+
+
+SALT_SIZE: Final = 16  # bytes; beyond guessing
 
 
 class GoodbyeReason(enum.IntEnum):
@@ -38,32 +43,44 @@ class RefusalReason(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The member is out as of `epoch`; retained in place of its Welcome."""
+    """The member is out as of `epoch`; retained in place of its Welcome.
+
+    `salt` is random: what a block signs must not be foreseeable to somebody who could choose member ids for a
+    collision of its hashes.
+    """
 
     LABEL: ClassVar = "brokerkm v1 goodbye"
 
     epoch: int
     reason: GoodbyeReason
+    salt: bytes
     proof: bytes | None
     signature: bytes
     signed_part: bytes = field(repr=False)
 
     @classmethod
     def seal_all(
-        cls, key: Ed25519PrivateKey, group: str, epoch: int, evicted: Sequence[tuple[str, GoodbyeReason]]
+        cls,
+        key: Ed25519PrivateKey,
+        group: str,
+        epoch: int,
+        evicted: Sequence[tuple[str, GoodbyeReason]],
+        random: Random,
     ) -> list[bytes]:
         """Return the encoded Goodbye of each of the `evicted` (member id and reason)."""
-        bodies = [encode_proved((VERSION, Kind.GOODBYE, epoch, reason), 2) for _, reason in evicted]
+        kind = (VERSION, Kind.GOODBYE, epoch)
+        bodies = [encode_proved((*kind, reason, random(SALT_SIZE)), 2) for _, reason in evicted]
         return sign_all(key, bodies, [labelled(cls.LABEL, group, member) for member, _ in evicted])
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Return the Goodbye in `payload`; raises `RefusedError`."""
-        epoch, reason, proof, signature = open_message(payload, Kind.GOODBYE, 6)
+        epoch, reason, salt, proof, signature = open_message(payload, Kind.GOODBYE, 7)
         proof, signed_part = decode_proof(proof, payload)
         return cls(
             uint(epoch, "epoch", minimum=1),
             GoodbyeReason(uint(reason, "reason", len(GoodbyeReason), 1)),
+            binary(salt, "salt", SALT_SIZE),
             proof,
             binary(signature, "signature", SIGNATURE_SIZE),
             signed_part,

@@ -1,7 +1,8 @@
 """The receiving side of Data: the traffic keys that are still accepted, and what each sender has sent already.
 
-A traffic key that the group has left is kept for a while, to receive only. Counters are remembered by sender and
-salt, across traffic keys; nothing is remembered of a message whose tag does not hold.
+A traffic key that the group has left is kept for a while, to receive only. Counters are remembered by sender, salt and
+birth of the root key: an insider who has used up another's counters has not done so beyond its own eviction. Nothing is
+remembered of a message whose tag does not hold.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Opener:
         self._sources: dict[tuple[int, int, str, bytes], _Source] = {}
         self._contexts: Final[dict[str, bytes]] = {}
         self._identities: Final[dict[tuple[str, bytes, int, bytes], Ed25519PublicKey]] = {}
-        self.windows: OrderedDict[tuple[str, bytes], Window] = OrderedDict()
+        self.windows: OrderedDict[tuple[int, str, bytes], Window] = OrderedDict()
 
     def __contains__(self, version: tuple[int, int]) -> bool:
         return version in self._teks
@@ -114,6 +115,9 @@ class Opener:
             del self._teks[version]
             self._expiries.pop(version, None)
         self._sources = {key: source for key, source in self._sources.items() if key[:2] not in versions}
+        births = {birth for birth, _ in self._teks}
+        for name in [name for name in self.windows if name[0] not in births]:
+            del self.windows[name]
 
     def retire(self, expiry: float) -> None:
         """Accept what is current until `expiry` only."""
@@ -177,9 +181,9 @@ class Opener:
             RefusedError: replay, bad-seal, not-signed, bad-signature or wrong-time; nothing is remembered then.
         """
         header = data.header
-        key, name = header[:4], (header.sender, header.salt)
+        key, name = header[:4], (header.birth, header.sender, header.salt)
         source, window = self._sources.get(key), self.windows.get(name)
-        cipher = source.cipher if source else sender_key(tek or self._teks[header.birth, header.step], *name)
+        cipher = source.cipher if source else sender_key(tek or self._teks[key[:2]], *key[2:])
         context = self._contexts.get(topic) or data_context(self._group, topic)
         plaintext = data.open(cipher, context)
         if signed:
@@ -197,11 +201,12 @@ class Opener:
         self._contexts[topic] = context
         return MessageReceived(topic, header.sender, plaintext, header.birth)
 
-    def _new_window(self, name: tuple[str, bytes]) -> Window:
+    def _new_window(self, name: tuple[int, str, bytes]) -> Window:
         """Return a window for a sender not seen before; the one that was new longest ago makes room."""
         if len(self.windows) >= MAX_SENDERS:
-            oldest, _ = self.windows.popitem(last=False)
-            self._sources = {key: source for key, source in self._sources.items() if key[2:] != oldest}
+            (birth, sender, salt), _ = self.windows.popitem(last=False)
+            for step in [step for other, step in self._teks if other == birth]:
+                self._sources.pop((birth, step, sender, salt), None)
         window = self.windows[name] = Window()
         return window
 

@@ -23,6 +23,7 @@ from brokerkm.core.events import (
     Silent,
     Stale,
     Synced,
+    Unreadable,
 )
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
@@ -217,7 +218,7 @@ class Session:
                 return
             case Dropped(_, reason):
                 self.refused[reason] += 1
-            case Stale() | Silent():
+            case Stale() | Silent() | Unreadable():
                 self._fetch = True
             case Joined() | Synced() | Recovered():
                 self._settled = True

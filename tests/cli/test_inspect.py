@@ -158,9 +158,9 @@ def test_forged_signature_is_bad(call: Call, recorded: Recorded) -> None:
         (pack((1, 2, 1, 1, 1, 1, 1, 1, bytes(63))), None, "signature", "wrong-length"),
         (pack((1, 8, 1, 0, "a b", bytes(8), 0, bytes(16))), None, "sender", "out-of-range"),
         (pack((1, 10, 1)), None, "message", "wrong-length"),
-        (pack((1, 4, 1, 1, None, bytes(64))), "bkm/1/plant/b", "topic", "wrong-topic"),
-        (pack((1, 4, 1, 1, None, bytes(64))), "bkm/1/pl+nt/b", "topic", "wrong-topic"),
-        (pack((1, 4, 1, 1, None, bytes(64))), "bkm/1", "topic", "wrong-topic"),
+        (pack((1, 4, 1, 1, bytes(16), None, bytes(64))), "bkm/1/plant/b", "topic", "wrong-topic"),
+        (pack((1, 4, 1, 1, bytes(16), None, bytes(64))), "bkm/1/pl+nt/b", "topic", "wrong-topic"),
+        (pack((1, 4, 1, 1, bytes(16), None, bytes(64))), "bkm/1", "topic", "wrong-topic"),
         (pack((1, 3, bytes(16), bytes(17000), bytes(64))), None, "message", "oversized"),
     ],
 )
@@ -176,7 +176,7 @@ def test_malformed_field_is_named(call: Call, payload: bytes, topic: str | None,
 
 def test_application_topic_may_carry_anything(call: Call) -> None:
     """Only topics below the prefix say what belongs there."""
-    payload = pack((1, 4, 1, 1, None, bytes(64)))
+    payload = pack((1, 4, 1, 1, bytes(16), None, bytes(64)))
     assert "goodbye" == report(call("inspect", "--json", "-t", "plant/x", "--hex", payload.hex()))["type"]
     assert 1 == call("inspect", "--json", "-t", "x/plant/b", "--prefix", "x", "--hex", payload.hex()).exit_code
 

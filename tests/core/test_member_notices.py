@@ -181,7 +181,7 @@ def test_goodbye_of_an_earlier_membership_is_ignored(world: World) -> None:
 
 def test_goodbye_of_the_epoch_that_seated_the_member_is_ignored(world: World) -> None:
     """A join and an earlier eviction may share a commit: a Goodbye ends what was there before its epoch."""
-    payload = proved("brokerkm v1 goodbye", ("fleet", "a"), [1, 4, 1, 1])
+    payload = proved("brokerkm v1 goodbye", ("fleet", "a"), [1, 4, 1, 1, bytes(16)])
     assert [] == world.members["a"].receive(world.topics.member("a"), payload, world.now)
     assert State.ACTIVE is world.members["a"].state
 
@@ -195,7 +195,7 @@ def test_goodbye_without_membership_is_ignored(world: World) -> None:
 
 def test_forged_goodbye_is_refused(world: World) -> None:
     """Nobody but the server sends a member off."""
-    payload = proved("brokerkm v1 goodbye", ("fleet", "a"), [1, 4, 9, 1])
+    payload = proved("brokerkm v1 goodbye", ("fleet", "a"), [1, 4, 9, 1, bytes(16)])
     before = world.members["a"].dump()
     with refused(Reason.BAD_SIGNATURE, "signature"):
         world.members["a"].receive(world.topics.member("a"), payload[:-1] + bytes((payload[-1] ^ 1,)), world.now)

@@ -123,7 +123,7 @@ def test_window_is_saved_in_as_many_bytes_as_it_needs() -> None:
     world, member = state_of(active)
     for _ in range(20):
         world.send("b", "a", b"")
-    ((_, _, top, mask),) = msgpack.unpackb(member.dump())[10]
+    ((_, _, _, top, mask),) = msgpack.unpackb(member.dump())[10]
     assert (20, (1 << 21) - 1, 3) == (top, int.from_bytes(mask, "big"), len(mask))
 
 
@@ -197,9 +197,10 @@ KEY = b"k" * 32
         (9, [[1, 65536, KEY, None]], Reason.OUT_OF_RANGE, "state.traffic"),
         (9, [[1, 0, b"", None]], Reason.WRONG_LENGTH, "state.traffic"),
         (9, [[1, 0, KEY, -1]], Reason.OUT_OF_RANGE, "state.traffic"),
-        (10, [["b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
-        (10, [["b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
-        (10, [["b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (10, [[1, "b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
+        (10, [[1, "b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
+        (10, [[1, "b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (10, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
         (11, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
         (11, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
     ],

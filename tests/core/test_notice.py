@@ -10,31 +10,40 @@ from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.errors import Reason
 
 NONCE = b"n" * 16
-GOODBYE: list[object] = [1, 4, 9, 2]
+SALT = b"s" * 16
+GOODBYE: list[object] = [1, 4, 9, 2, SALT]
 REFUSAL: list[object] = [1, 9, NONCE, 3, 1_000_000]
 
 
 def test_goodbye_is_encoded_as_specified() -> None:
     """A single Goodbye is signed by itself, for its member alone."""
     expected = [proved("brokerkm v1 goodbye", ("fleet", "m"), GOODBYE)]
-    assert expected == Goodbye.seal_all(SERVER, "fleet", 9, [("m", GoodbyeReason.LEFT)])
+    assert expected == Goodbye.seal_all(SERVER, "fleet", 9, [("m", GoodbyeReason.LEFT)], lambda _: SALT)
 
 
 @pytest.mark.parametrize("count", [1, 3, 70])
 def test_goodbyes_reach_their_members(count: int) -> None:
     """However many are sent at once, each is good for its own member."""
     evicted = [(f"m{number}", GoodbyeReason.EVICTED) for number in range(count)]
-    for (member, _), payload in zip(evicted, Goodbye.seal_all(SERVER, "fleet", 9, evicted), strict=True):
+    for (member, _), payload in zip(evicted, Goodbye.seal_all(SERVER, "fleet", 9, evicted, bytes), strict=True):
         goodbye = Goodbye.decode(payload)
         goodbye.verify(SERVER_KEY, "fleet", member)
         assert (9, GoodbyeReason.EVICTED) == (goodbye.epoch, goodbye.reason)
+
+
+def test_no_goodbye_can_be_foreseen() -> None:
+    """Each holds 16 random bytes, so that nobody can prepare a collision of what a block signs."""
+    salts = iter((b"1" * 16, b"2" * 16))
+    evicted = [("m", GoodbyeReason.EVICTED)] * 2
+    sealed = Goodbye.seal_all(SERVER, "fleet", 9, evicted, lambda _: next(salts))
+    assert [b"1" * 16, b"2" * 16] == [Goodbye.decode(payload).salt for payload in sealed]
 
 
 @pytest.mark.parametrize("count", [2, 70])
 def test_goodbye_of_another_is_refused(count: int) -> None:
     """Nobody is sent off by another's Goodbye, nor by another group's."""
     evicted = [(f"m{number}", GoodbyeReason.EVICTED) for number in range(count)]
-    goodbye = Goodbye.decode(Goodbye.seal_all(SERVER, "fleet", 9, evicted)[0])
+    goodbye = Goodbye.decode(Goodbye.seal_all(SERVER, "fleet", 9, evicted, bytes)[0])
     for group, member in (("fleet", "m1"), ("fleet2", "m0")):
         with refused(Reason.BAD_SIGNATURE, "signature"):
             goodbye.verify(SERVER_KEY, group, member)
@@ -47,10 +56,11 @@ def test_goodbye_of_another_is_refused(count: int) -> None:
         (3, 0, Reason.OUT_OF_RANGE, "reason"),
         (3, 3, Reason.OUT_OF_RANGE, "reason"),
         (3, None, Reason.WRONG_TYPE, "reason"),
+        (4, bytes(15), Reason.WRONG_LENGTH, "salt"),
     ],
 )
 def test_malformed_goodbye_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
-    """Epoch and reason have their ranges."""
+    """Epoch, reason and salt have their ranges."""
     with refused(reason, field):
         Goodbye.decode(proved("brokerkm v1 goodbye", ("fleet", "m"), replaced(GOODBYE, place, value)))
 

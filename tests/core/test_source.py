@@ -59,7 +59,7 @@ def test_replay_of_a_signed_message_is_refused(world: World) -> None:
 def test_message_without_signature_is_refused(world: World) -> None:
     """The group's key alone is not enough, even for a sender that is known."""
     world.send("a", "b", b"known")
-    salt = next(iter(world.members["b"]._traffic.opener.windows))[1]
+    salt = next(iter(world.members["b"]._traffic.opener.windows))[2]
     message = data(root_of(world.members["b"]), "plant/1", b"v", sender="a", salt=salt, counter=7)
     with refused(Reason.NOT_SIGNED, "signature"):
         world.members["b"].receive("plant/1", message, world.now)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 from core.forge import data
 from core.refusal import refused
 from core.world import World, root_of
 
 from brokerkm.core.crypto import ratchet
-from brokerkm.core.events import Cause, Dropped, MessageReceived, Rekeyed, Stale
+from brokerkm.core.events import Dropped, MessageReceived, Rekeyed, Unreadable
 from brokerkm.core.member import Member
 from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
@@ -176,14 +177,14 @@ def test_newer_key_waits_for_its_rekey(world: World) -> None:
 
 
 def test_newer_key_that_does_not_come_is_given_up(world: World) -> None:
-    """After `hold` the message is dropped, and the member knows that it missed something."""
+    """After `hold` the message is dropped, and the member says that it may have missed something."""
     world.group.evict("d")
     world.commit(without=["a"])
     world.send("b", "a", b"early")
     alice = world.members["a"]
     assert [] == alice.tick(world.now + 4.999)
-    assert [Dropped("plant/1", Reason.WRONG_BIRTH), Stale(Cause.DATA)] == alice.tick(world.now + 5)
-    assert State.STALE is alice.state
+    assert [Dropped("plant/1", Reason.WRONG_BIRTH), Unreadable()] == alice.tick(world.now + 5)
+    assert State.ACTIVE is alice.state
 
 
 def test_forgery_that_waited_is_dropped(world: World) -> None:
@@ -326,6 +327,29 @@ def test_evicted_member_opens_nothing(world: World) -> None:
     assert [] == world.members["d"]._traffic.opener.accepted
 
 
+def test_counters_used_up_by_an_insider_are_its_own_epochs(world: World) -> None:
+    """Who forges another's newest counter mutes it until the next root key, not beyond its own eviction."""
+    alice, bob = world.members["a"], world.members["b"]
+    header = msgpack.unpackb(alice.seal("plant/1", b"", world.now))
+    last = data(root_of(bob), "plant/1", b"forged", sender="a", salt=header[5], counter=(1 << 63) - 1)
+    bob.receive("plant/1", last, world.now)
+    with refused(Reason.REPLAY, "counter"):
+        bob.receive("plant/1", alice.seal("plant/1", b"muted", world.now), world.now)
+    world.evict("d")
+    assert [received("a", b"heard", 2)] == world.send("a", "b", b"heard")
+
+
+def test_windows_of_a_key_that_has_expired_are_forgotten(world: World) -> None:
+    """What nobody can replay any longer needs no memory."""
+    world.send("b", "a", b"one")
+    world.evict("d")
+    world.send("b", "a", b"two")
+    opener = world.members["a"]._traffic.opener
+    before = [birth for birth, *_ in opener.windows]
+    world.members["a"].tick(world.now + 30)
+    assert ([1, 2], [2]) == (before, [birth for birth, *_ in opener.windows])
+
+
 def test_senders_remembered_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender that was new longest ago makes room; the others' replays are still refused."""
     monkeypatch.setattr("brokerkm.core.opener.MAX_SENDERS", 2)
@@ -335,7 +359,7 @@ def test_senders_remembered_are_bounded(world: World, monkeypatch: pytest.Monkey
         bob.receive("plant/1", message, world.now)
     with refused(Reason.REPLAY, "counter"):
         bob.receive("plant/1", messages[1], world.now)
-    assert [("v", b"saltsalt"), ("w", b"saltsalt")] == list(bob._traffic.opener.windows)
+    assert [(1, "v", b"saltsalt"), (1, "w", b"saltsalt")] == list(bob._traffic.opener.windows)
     assert 2 == len(bob._traffic.opener._sources)
 
 

@@ -86,7 +86,7 @@ def welcome(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
 def goodbye(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
     """Tell the victim that it is out."""
     evicted = [(victim.name, GoodbyeReason.EVICTED)]
-    return fleet.server.topics.member(victim.name), Goodbye.seal_all(OWN, GROUP, 50, evicted)[0]
+    return fleet.server.topics.member(victim.name), Goodbye.seal_all(OWN, GROUP, 50, evicted, bytes)[0]
 
 
 def refusal(fleet: Fleet, victim: Device) -> tuple[str, bytes]:

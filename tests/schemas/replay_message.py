@@ -65,8 +65,9 @@ def _encode_beacon(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
 
 
 def _encode_goodbye(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
+    key, salt = load_signing_key(raw(given["server_seed"])), raw(fields["salt"])
     evicted = [(given["member"], GoodbyeReason(fields["reason"]))]
-    return Goodbye.seal_all(load_signing_key(raw(given["server_seed"])), given["group"], fields["epoch"], evicted)[0]
+    return Goodbye.seal_all(key, given["group"], fields["epoch"], evicted, lambda _: salt)[0]
 
 
 def _encode_join(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
@@ -182,7 +183,7 @@ def _open_welcome(given: dict[str, Any], payload: bytes) -> Fields:
 def _open_goodbye(given: dict[str, Any], payload: bytes) -> Fields:
     it = Goodbye.decode(payload)
     it.verify(load_verify_key(raw(given["server_key"]), "server_key"), *_names(given))
-    return {"epoch": it.epoch, "reason": int(it.reason), "proof": hexed(it.proof)}
+    return {"epoch": it.epoch, "reason": int(it.reason), "salt": hexed(it.salt), "proof": hexed(it.proof)}
 
 
 def _open_join(given: dict[str, Any], payload: bytes) -> Fields:

@@ -95,7 +95,7 @@ def _beacon(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> No
 def _goodbye(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
     names = (given["group"], given["member"])
     found = reference.check_signed(_server(given), payload, "brokerkm v1 goodbye", *names, proved=True)
-    assert found[1:-1] == [4, fields["epoch"], fields["reason"], None]
+    assert found[1:-1] == [4, fields["epoch"], fields["reason"], bytes.fromhex(fields["salt"]), None]
 
 
 def _join(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:

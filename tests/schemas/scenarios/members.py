@@ -207,7 +207,7 @@ def _beacons() -> Iterator[Vector]:
 
 def _endings() -> Iterator[Vector]:
     def goodbye(epoch: int) -> bytes:
-        return Goodbye.seal_all(SERVER_KEY, GROUP, epoch, [(MEMBER, GoodbyeReason.EVICTED)])[0]
+        return Goodbye.seal_all(SERVER_KEY, GROUP, epoch, [(MEMBER, GoodbyeReason.EVICTED)], bytes)[0]
 
     world = World()
     world.take(OWN, goodbye(2))
@@ -217,7 +217,7 @@ def _endings() -> Iterator[Vector]:
     world.take(OWN, goodbye(1))
     yield world.vector("member-goodbye-earlier", "A Goodbye of before its leaf was born is ignored.", "")
     world = World()
-    other = Goodbye.seal_all(SERVER_KEY, GROUP, 2, [("m0", GoodbyeReason.EVICTED)])[0]
+    other = Goodbye.seal_all(SERVER_KEY, GROUP, 2, [("m0", GoodbyeReason.EVICTED)], bytes)[0]
     world.take(OWN, other)
     yield world.vector("member-goodbye-other", "Another's Goodbye.", "bad-signature signature")
     for reason, expected in (
@@ -271,7 +271,7 @@ def _data() -> Iterator[Vector]:
     world.tick(world.now + 4)
     world.tick(world.now + 5)
     description = "Data of a newer key whose Rekey does not come within hold: dropped, and something is missing."
-    yield world.vector("data-given-up", description, "", "", "Dropped Stale")
+    yield world.vector("data-given-up", description, "", "", "Dropped Unreadable")
     world = World()
     old, older = world.data(0), world.data(1)
     world.group.evict("m6")

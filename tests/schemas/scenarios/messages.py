@@ -94,8 +94,8 @@ def _cases() -> dict[str, tuple[str, Fields]]:
         "rekey-node": ("A child of the root: no chain.", _message("rekey", {**SERVER, "level": 2, "index": 1}, node)),
         "beacon": ("Root key of epoch 7, two joins later.", _message("beacon", SERVER, beacon)),
         "beacon-unborn": ("A group that never had a member.", _message("beacon", SERVER, unborn)),
-        "goodbye": ("Evicted.", _message("goodbye", server, {"epoch": 9, "reason": 1})),
-        "goodbye-left": ("Left.", _message("goodbye", server, {"epoch": 70000, "reason": 2})),
+        "goodbye": ("Evicted.", _message("goodbye", server, {"epoch": 9, "reason": 1, "salt": "0f" * 16})),
+        "goodbye-left": ("Left.", _message("goodbye", server, {"epoch": 70000, "reason": 2, "salt": "f0" * 16})),
         "join-listed": (
             "Suite 1; the identity is listed.",
             _message("join", joiner, {**asked, "kem_public": small}),

@@ -210,10 +210,12 @@ def _notices() -> Iterator[Vector]:
     given: Fields = {"message": "goodbye", "group": GROUP, "member": MEMBER, "server_key": key}
     other: Fields = {**given, "member": "sensor-8"}
     yield refused("goodbye-other-member", "To another.", other, payload_of("goodbye"), "bad-signature", "signature")
-    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 3, None)
+    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 3, bytes(16), None)
     yield refused("goodbye-reason-3", "No such reason.", given, payload, "out-of-range", "reason")
-    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 0, 1, None)
+    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 0, 1, bytes(16), None)
     yield refused("goodbye-epoch-0", "Nobody was in before epoch 1.", given, payload, "out-of-range", "epoch")
+    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 1, bytes(15), None)
+    yield refused("goodbye-salt-short", "15 bytes.", given, payload, "wrong-length", "salt")
     given = {"message": "refusal", "group": GROUP, "member": MEMBER, "server_key": key}
     payload = signed("brokerkm v1 refusal", (GROUP, MEMBER), 1, 9, NONCE, 5, NOW_MS)
     yield refused("refusal-reason-5", "No such reason.", given, payload, "out-of-range", "reason")
