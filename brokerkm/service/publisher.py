@@ -39,6 +39,7 @@ class Publisher:
         self._store: Final = store
         self._desk: Final = desk
         self._answers: dict[tuple[str, bool], Outgoing] = {}
+        self._under_way: dict[tuple[str, bool], Outgoing] = {}  # answers that the broker is about to get
         self._lost: set[str] = set()
         self._dirty: set[str] = set()  # groups whose outbox may hold something
         self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
@@ -64,7 +65,8 @@ class Publisher:
 
     def forget_answer(self, topic: str) -> None:
         """Drop the Welcome that waits for `topic`, because a commit is going to say more."""
-        self._answers.pop((topic, True), None)
+        for answers in (self._answers, self._under_way):
+            answers.pop((topic, True), None)
 
     def publish_again(self, group: str) -> None:
         """Publish all that is kept for a group: the broker has lost it."""
@@ -128,11 +130,12 @@ class Publisher:
         return busy
 
     async def _publish_answers(self) -> bool:
-        answers = [self._answers.pop(key) for key in list(self._answers)[:CHUNK]]
+        self._under_way = {key: self._answers.pop(key) for key in list(self._answers)[:CHUNK]}
+        answers = list(self._under_way.values())
         try:
             await self._publish(answers)
         except BaseException:
-            self._answers = {(message.topic, message.retain): message for message in answers} | self._answers
+            self._answers = self._under_way | self._answers
             raise
         return bool(answers)
 

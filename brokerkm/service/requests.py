@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 MEMBER_RATE: Final = (1.0, 10.0)  # requests a second and at once; a member asks again after seconds, with jitter
 TOTAL_RATE: Final = (2000.0, 4000.0)  # a proof costs 0.1 ms: at most a fifth of one core goes into false ones
+SPARE_RATE: Final = (500.0, 1000.0)  # beyond their own, for all members: flooding the topic of one does not silence it
+    500.0,
+    1000.0,
+)  # beyond their own, for all members: to silence one by flooding its topic takes more
 MEMBER_REFUSALS: Final = (0.5, 3.0)
 TOTAL_REFUSALS: Final = (200.0, 400.0)  # each costs a signature
 MAX_TIMES: Final = 65_536  # members whose last request is remembered
@@ -62,6 +66,7 @@ class Requests:
         self._publisher: Final = publisher
         self._clock: Final = clock
         self._of_member = RateLimit(*MEMBER_RATE)
+        self._spare = RateLimit(*SPARE_RATE)
         self._of_all = RateLimit(*TOTAL_RATE)
         self._refusals_to_member = RateLimit(*MEMBER_REFUSALS)
         self._refusals_to_all = RateLimit(*TOTAL_REFUSALS)
@@ -75,7 +80,8 @@ class Requests:
             StoreError: it could not be looked up; the member has to ask again.
         """
         now = asyncio.get_running_loop().time()
-        if not (self._of_member.allow(f"{group.name}/{member}", now) and self._of_all.allow("", now)):
+        allowed = self._of_member.allow(f"{group.name}/{member}", now) or self._spare.allow("", now)
+        if not (allowed and self._of_all.allow("", now)):
             self.refused["rate"] += 1
             return
         try:
@@ -96,7 +102,9 @@ class Requests:
             answer = _ANSWERS.get(error.reason, RefusalReason.NOT_ADMITTED)
             if isinstance(request, Join) and answer is RefusalReason.NOT_A_MEMBER:
                 answer = RefusalReason.NOT_ADMITTED
-            if answer is not None:
+            waiting = group.waiting_join(member)
+            granted = waiting is not None and waiting.enrollment.nonce == request.nonce  # then this one is a forgery
+            if answer is not None and not granted:
                 self._refuse(group, member, request.nonce, answer)
 
     def rejected(self, group: LiveGroup, rejection: Rejection) -> None:

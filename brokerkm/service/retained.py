@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.core.crypto import load_verify_key
 from brokerkm.core.rekey import Beacon
 from brokerkm.errors import RefusedError, StoreError
+from brokerkm.service.limits import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from brokerkm.transport import Transport
 
 _log = logging.getLogger(__name__)
+
+LIVE_RATE: Final = (20.0, 100.0)  # Beacons looked at a second and at once, retained ones not counted; anybody may send
+    20.0,
+    100.0,
+)  # Beacons a second and at once that are looked at besides retained ones; anybody may send
 
 
 class RetainedBeacons:
@@ -36,6 +42,8 @@ class RetainedBeacons:
         self._patience: Final = patience
         self._asked: dict[str, asyncio.Future[int]] = {}
         self._turn: Final = asyncio.Lock()
+        self._live = RateLimit(*LIVE_RATE)
+        self._forged = 0
 
     async def forgotten(self, groups: Iterable[LiveGroup]) -> list[LiveGroup]:
         """Return those of `groups` whose newest Beacon the broker does not have.
@@ -71,11 +79,16 @@ class RetainedBeacons:
         Raises:
             StoreError: the group's own signature shows an epoch that the store does not know of.
         """
+        if not retained and not self._live.allow(group.name, asyncio.get_running_loop().time()):
+            return
         try:
             beacon = Beacon.decode(payload)
             beacon.verify(load_verify_key(group.group.server_key, "server_key"), group.name)
         except RefusedError as error:
-            _log.warning("group %s: a Beacon that this server did not sign: %s", group.name, error)
+            self._forged += 1
+            if self._forged.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, …: a flood does not fill the log
+                text = "group %s: a Beacon that this server did not sign, the %d. by now: %s"
+                _log.warning(text, group.name, self._forged, error)
             return
         future = self._asked.get(group.name)
         if future is not None and future.done():

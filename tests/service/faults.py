@@ -9,6 +9,7 @@ from brokerkm.store import SqliteStore
 from brokerkm_memory import MemoryTransport
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from brokerkm.store import CommitRecord
@@ -37,9 +38,10 @@ class FaultyStore(SqliteStore):
 
 
 class FaultyTransport(MemoryTransport):
-    """A transport that records what it is given, and refuses to publish while `broken`."""
+    """A transport that records what it is given; it holds publishers up until `stall`, and refuses if `broken`."""
 
     broken: bool = False
+    stall: asyncio.Event | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -47,6 +49,8 @@ class FaultyTransport(MemoryTransport):
 
     async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
         """Publish, or raise."""
+        if self.stall is not None:
+            await self.stall.wait()
         if self.broken:
             message = "the broker is away"
             raise TransportError(message)

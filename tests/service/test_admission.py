@@ -14,7 +14,7 @@ from brokerkm.core.crypto import Suite, load_signing_key
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused, Synced
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.request import Join
-from brokerkm.errors import StoreError, UsageError
+from brokerkm.errors import Reason, StoreError, UsageError
 from brokerkm.service import requests as requests_module
 from brokerkm.service.changes import PendingEviction, PendingJoin
 from brokerkm.service.limits import RateLimit
@@ -332,12 +332,35 @@ async def test_garbage_is_counted_and_dropped(server: KeyServer, payload: bytes)
 
 
 async def test_a_flood_is_not_looked_at(server: KeyServer, device: OpenDevice) -> None:
-    """Beyond a member's rate nothing is decoded; other members are served."""
-    for _ in range(30):
-        await requests_of(server).handle(server.groups["plant"], "flood", b"garbage")
-    refused = requests_of(server).refused
-    assert (10, 20) == (refused.total() - refused["rate"], refused["rate"])
+    """Beyond a member's rate and what is to spare nothing is decoded; other members are served."""
+    requests = requests_of(server)
+    requests._spare = RateLimit(0.0, 5.0)
+    for _ in range(35):
+        await requests.handle(server.groups["plant"], "flood", b"garbage")
+    assert (15, 20) == (requests.refused.total() - requests.refused["rate"], requests.refused["rate"])
     await seated(server, device)
+
+
+async def test_a_flood_on_its_topic_does_not_keep_a_member_out(server: KeyServer, device: OpenDevice) -> None:
+    """Anybody may publish there; the member's own request is looked at all the same."""
+    for _ in range(100):
+        await requests_of(server).handle(server.groups["plant"], "pump", b"garbage")
+    await seated(server, device, "pump")
+
+
+async def test_a_false_join_does_not_take_back_a_true_one(server: KeyServer, device: OpenDevice) -> None:
+    """Who sees a Join's nonce can have a false one with it refused, but then the member is not told so."""
+    descriptor = await server.admin.invite("plant")
+    pump = await device(descriptor)
+    group, requests = server.groups["plant"], requests_of(server)
+    asked = pump.member.join(time.time(), token_of(descriptor).key)
+    await requests.handle(group, "pump", asked)
+    true = Join.decode(asked, Suite.X25519)
+    forger, now = load_signing_key(os.urandom(32)), int(time.time() * 1000)
+    false = Join.seal(forger, "plant", "pump", true.kem_public, token=None, nonce=true.nonce, time=now)
+    await requests.handle(group, "pump", false)
+    assert 1 == requests.refused[Reason.BAD_SIGNATURE]
+    assert isinstance(await pump.expect(object), Joined), "it comes first"
 
 
 async def test_refusals_are_limited(server: KeyServer, device: OpenDevice) -> None:

@@ -310,6 +310,39 @@ async def test_a_forged_beacon_stops_nobody(device: OpenDevice) -> None:
         await one.reaches(2)
 
 
+async def test_a_flood_of_forged_beacons_fills_no_log(
+    server: KeyServer, device: OpenDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said now and then that there are forgeries; most are not even looked at."""
+    (one,) = (await fleet(server, device, "a"))[:1]
+    topic = server.groups["plant"].topics.beacon
+    forged = Beacon.seal(Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30)
+    await one.transport.publish_batch([Outgoing(topic, forged)] * 500)
+    await server.admin.rotate("plant")
+    await one.reaches(2)
+    assert 1 <= caplog.text.count("a Beacon that this server did not sign") <= 9
+    assert server._retained._forged < 200
+
+
+async def test_an_answer_that_was_forgotten_does_not_come_back() -> None:
+    """A Welcome that the broker did not take goes out no more once an eviction has said otherwise."""
+    transport = FaultyTransport(BROKER, SERVER)
+    async with serving(MemoryStore(), transport) as server:
+        assert server.publisher is not None
+        transport.stall = asyncio.Event()
+        server.publisher.answer(Outgoing("m/a", b"welcome", retain=True))
+        server.publisher.answer(Outgoing("m/b", b"welcome", retain=True))
+        await eventually(lambda: server.publisher is not None and not server.publisher._answers)
+        server.publisher.forget_answer("m/a")
+        transport.broken = True
+        transport.stall.set()
+        await eventually(lambda: server.publisher is not None and bool(server.publisher._answers))
+        transport.broken = False
+        server.publisher.wake()
+        await eventually(lambda: "m/b" in {message.topic for message in transport.sent})
+        assert "m/a" not in {message.topic for message in transport.sent}
+
+
 async def test_a_broker_that_forgot_is_told_again(tmp_path: Path, device: OpenDevice) -> None:
     """A new broker, which has no Beacon, gets all that is kept: members recover without the server's help."""
     store = SqliteStore(tmp_path / "store")
