@@ -38,9 +38,6 @@ _log = logging.getLogger(__name__)
 MEMBER_RATE: Final = (1.0, 10.0)  # requests a second and at once; a member asks again after seconds, with jitter
 TOTAL_RATE: Final = (2000.0, 4000.0)  # a proof costs 0.1 ms: at most a fifth of one core goes into false ones
 SPARE_RATE: Final = (500.0, 1000.0)  # beyond their own, for all members: flooding the topic of one does not silence it
-    500.0,
-    1000.0,
-)  # beyond their own, for all members: to silence one by flooding its topic takes more
 MEMBER_REFUSALS: Final = (0.5, 3.0)
 TOTAL_REFUSALS: Final = (200.0, 400.0)  # each costs a signature
 MAX_TIMES: Final = 65_536  # members whose last request is remembered

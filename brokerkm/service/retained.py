@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LIVE_RATE: Final = (20.0, 100.0)  # Beacons looked at a second and at once, retained ones not counted; anybody may send
-    20.0,
-    100.0,
-)  # Beacons a second and at once that are looked at besides retained ones; anybody may send
 
 
 class RetainedBeacons:
