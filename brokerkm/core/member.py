@@ -396,9 +396,10 @@ class Member:
         refusal = Refusal.decode(payload)
         refusal.verify(self._server_key, self.profile.group, self.profile.member)
         memory = self._memory
-        sent = self._requester.refused(refusal.nonce, refusal.reason, now)
+        sent = self._requester.refused(refusal.nonce, refusal.reason)
         self.version += 1
-        if refusal.reason is RefusalReason.WRONG_TIME and now - sent <= memory.policy.max_silence:  # else it was kept
+        prompt = sent is not None and now - sent <= memory.policy.max_silence  # a broker did not keep it for later
+        if refusal.reason is RefusalReason.WRONG_TIME and prompt:
             memory.clock_offset = self._traffic.opener.clock_offset = refusal.time - int(now * 1000)
             memory.last_request = min(memory.last_request, refusal.time)  # it may have been far ahead
         if refusal.reason is RefusalReason.NOT_A_MEMBER and memory.path is not None:

@@ -60,6 +60,7 @@ class Memory:
     join_seed: bytes = field(default=b"", repr=False)  # of the Join that is under way, or was granted last
     join_nonces: list[bytes] = field(default_factory=list[bytes])
     sync_nonces: list[bytes] = field(default_factory=list[bytes])
+    refused_nonces: list[bytes] = field(default_factory=list[bytes])  # those of both that a Refusal has answered
     state: State = State.NEW
     epoch: int = 0
     path: KeyPath | None = field(default=None, repr=False)
@@ -94,7 +95,8 @@ class Memory:
                 _MAGIC,
                 FORMAT,
                 (it.group, it.member, it.server_key, it.suite, it.prefix),
-                (self.identity_seed, self.kem_seed, self.join_seed, self.join_nonces, self.sync_nonces),
+                (self.identity_seed, self.kem_seed, self.join_seed),
+                (self.join_nonces, self.sync_nonces, self.refused_nonces),
                 (self.state, self.epoch, self.welcome_time, self.beacon_epoch, self.beacon_time, self.last_request),
                 (self.clock_offset + _OFFSET_BASE, int(self.heard * 1000)),
                 path,
@@ -119,10 +121,11 @@ class Memory:
         if fields[1:2] != [FORMAT]:
             raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
         check_canonical(fields, data)
-        _, _, profile, secrets, progress, clock, path, policy, certificate, traffic, windows, times = array(
-            fields, "state", 12
+        _, _, profile, secrets, nonces, progress, clock, path, policy, certificate, traffic, windows, times = array(
+            fields, "state", 13
         )
-        identity, kem, join, join_nonces, sync_nonces = array(secrets, "state.secrets", 5)
+        identity, kem, join = array(secrets, "state.secrets", 3)
+        join_nonces, sync_nonces, refused_nonces = map(_nonces, array(nonces, "state.nonces", 3))
         state, epoch, welcome_time, beacon_epoch, beacon_time, last_request = array(progress, "state.progress", 6)
         offset, heard = array(clock, "state.clock", 2)
         known = _profile(profile)
@@ -131,8 +134,9 @@ class Memory:
             identity_seed=binary(identity, "state.identity", KEY_SIZE),
             kem_seed=_seed(kem, known.suite),
             join_seed=_seed(join, known.suite),
-            join_nonces=[binary(nonce, "state.nonces", NONCE_SIZE) for nonce in array(join_nonces, "state.nonces")],
-            sync_nonces=[binary(nonce, "state.nonces", NONCE_SIZE) for nonce in array(sync_nonces, "state.nonces")],
+            join_nonces=join_nonces,
+            sync_nonces=sync_nonces,
+            refused_nonces=refused_nonces,
             state=_state(state),
             epoch=uint(epoch, "state.epoch"),
             path=_path(path),
@@ -167,6 +171,10 @@ def _profile(value: object) -> Profile:
     except UsageError:
         raise RefusedError(Reason.OUT_OF_RANGE, "state.prefix") from None
     return profile
+
+
+def _nonces(value: object) -> list[bytes]:
+    return [binary(nonce, "state.nonces", NONCE_SIZE) for nonce in array(value, "state.nonces")]
 
 
 def _state(value: object) -> State:

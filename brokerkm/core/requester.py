@@ -26,7 +26,6 @@ class Requester:
         self._random: Final = random
         self._names: Final = (memory.profile.group, memory.profile.member)
         self._sent: dict[bytes, float] = {}  # when the requests of this start went out that are not granted yet
-        self._refused: set[bytes] = set()
 
     def join(self, now: float, token: TokenKey | None) -> bytes:
         """Return a Join; one that repeats an unanswered one asks with the same KEM key, so that either answer fits."""
@@ -56,7 +55,7 @@ class Requester:
         del nonces[:-MAX_NONCES]
         open_nonces = {*memory.join_nonces, *memory.sync_nonces}
         self._sent = {nonce: at for nonce, at in self._sent.items() if nonce in open_nonces} | {nonces[-1]: now}
-        self._refused &= open_nonces
+        memory.refused_nonces = [nonce for nonce in memory.refused_nonces if nonce in open_nonces]
         return nonces[-1], memory.last_request
 
     def seed_for(self, nonce: bytes) -> bytes:
@@ -79,8 +78,8 @@ class Requester:
         memory.sync_nonces.clear()
         return self._sent.pop(nonce, now)
 
-    def refused(self, nonce: bytes, reason: RefusalReason, now: float) -> float:
-        """Note that the request with `nonce` was refused; return when it went out, `now` if that is not known.
+    def refused(self, nonce: bytes, reason: RefusalReason) -> float | None:
+        """Note that the request with `nonce` was refused; return when it went out, None if before this start.
 
         A Welcome may answer it all the same: anybody who sees a nonce can send a false request with it, and have the
         server refuse that. For the same reason a Join that was granted can be refused no longer, or a broker could
@@ -92,10 +91,10 @@ class Requester:
         memory = self._memory
         joining = memory.state is State.JOINING or memory.join_seed != memory.kem_seed
         is_join = nonce in memory.join_nonces and joining and reason is not RefusalReason.NOT_A_MEMBER
-        if nonce in self._refused or not (is_join or nonce in memory.sync_nonces):
+        if nonce in memory.refused_nonces or not (is_join or nonce in memory.sync_nonces):
             raise RefusedError(Reason.WRONG_NONCE, "nonce")
-        self._refused.add(nonce)
-        return self._sent.get(nonce, now)
+        memory.refused_nonces.append(nonce)
+        return self._sent.get(nonce)
 
     def forget(self) -> None:
         """Expect no answers any longer."""
@@ -103,3 +102,4 @@ class Requester:
         memory.join_seed = memory.kem_seed = b""
         memory.join_nonces.clear()
         memory.sync_nonces.clear()
+        memory.refused_nonces.clear()

@@ -123,7 +123,7 @@ def test_window_is_saved_in_as_many_bytes_as_it_needs() -> None:
     world, member = state_of(active)
     for _ in range(20):
         world.send("b", "a", b"")
-    ((_, _, _, top, mask),) = msgpack.unpackb(member.dump())[10]
+    ((_, _, _, top, mask),) = msgpack.unpackb(member.dump())[11]
     assert (20, (1 << 21) - 1, 3) == (top, int.from_bytes(mask, "big"), len(mask))
 
 
@@ -157,7 +157,7 @@ def test_flipped_bits_crash_nothing(state: State, prepare: Callable[[World], Non
 
 
 SAVED: list[Any] = msgpack.unpackb(state_of(active, policy=Policy(source_authentication=True))[1].dump())
-PROFILE, SECRETS, PROGRESS, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[2:]
+PROFILE, SECRETS, NONCES, PROGRESS, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[2:]
 KEY = b"k" * 32
 
 
@@ -176,33 +176,34 @@ KEY = b"k" * 32
         (3, replaced(SECRETS, 0, KEY[1:]), Reason.WRONG_LENGTH, "state.identity"),
         (3, replaced(SECRETS, 1, KEY[1:]), Reason.WRONG_LENGTH, "state.seed"),
         (3, replaced(SECRETS, 2, KEY[1:]), Reason.WRONG_LENGTH, "state.seed"),
-        (3, replaced(SECRETS, 3, [b""]), Reason.WRONG_LENGTH, "state.nonces"),
-        (3, replaced(SECRETS, 4, [b""]), Reason.WRONG_LENGTH, "state.nonces"),
-        (4, replaced(PROGRESS, 0, "asleep"), Reason.OUT_OF_RANGE, "state.state"),
-        (4, replaced(PROGRESS, 0, "new"), Reason.OUT_OF_RANGE, "state.state"),
-        (4, replaced(PROGRESS, 1, None), Reason.WRONG_TYPE, "state.epoch"),
-        (5, [2**63, 0], Reason.OUT_OF_RANGE, "state.clock_offset"),
-        (5, [0, -1], Reason.OUT_OF_RANGE, "state.heard"),
-        (6, None, Reason.OUT_OF_RANGE, "state.state"),
-        (6, replaced(PATH, 0, 1 << 24), Reason.OUT_OF_RANGE, "state.slot"),
-        (6, replaced(PATH, 1, 65), Reason.OUT_OF_RANGE, "state.degree"),
-        (6, replaced(PATH, 2, PATH[2][:1]), Reason.WRONG_LENGTH, "state.keys"),
-        (6, replaced(PATH, 2, [[KEY, 1, 0]] * 26), Reason.WRONG_LENGTH, "state.keys"),
-        (6, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 0, 0]]), Reason.OUT_OF_RANGE, "state.keys"),
-        (6, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 1, 65536]]), Reason.OUT_OF_RANGE, "state.keys"),
-        (6, replaced(PATH, 2, [[KEY, 1, 0], [b"", 1, 0]]), Reason.WRONG_LENGTH, "state.keys"),
-        (7, [30, 5, 0, 1, 0], Reason.OUT_OF_RANGE, "policy.max_silence"),
-        (8, CERTIFICATE[:2], Reason.WRONG_LENGTH, "certificate"),
-        (9, [[1, 0, KEY]], Reason.WRONG_LENGTH, "state.traffic"),
-        (9, [[1, 65536, KEY, None]], Reason.OUT_OF_RANGE, "state.traffic"),
-        (9, [[1, 0, b"", None]], Reason.WRONG_LENGTH, "state.traffic"),
-        (9, [[1, 0, KEY, -1]], Reason.OUT_OF_RANGE, "state.traffic"),
-        (10, [[1, "b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
-        (10, [[1, "b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
-        (10, [[1, "b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
-        (10, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
-        (11, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
-        (11, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
+        (4, replaced(NONCES, 0, [b""]), Reason.WRONG_LENGTH, "state.nonces"),
+        (4, replaced(NONCES, 1, [b""]), Reason.WRONG_LENGTH, "state.nonces"),
+        (4, replaced(NONCES, 2, [b""]), Reason.WRONG_LENGTH, "state.nonces"),
+        (5, replaced(PROGRESS, 0, "asleep"), Reason.OUT_OF_RANGE, "state.state"),
+        (5, replaced(PROGRESS, 0, "new"), Reason.OUT_OF_RANGE, "state.state"),
+        (5, replaced(PROGRESS, 1, None), Reason.WRONG_TYPE, "state.epoch"),
+        (6, [2**63, 0], Reason.OUT_OF_RANGE, "state.clock_offset"),
+        (6, [0, -1], Reason.OUT_OF_RANGE, "state.heard"),
+        (7, None, Reason.OUT_OF_RANGE, "state.state"),
+        (7, replaced(PATH, 0, 1 << 24), Reason.OUT_OF_RANGE, "state.slot"),
+        (7, replaced(PATH, 1, 65), Reason.OUT_OF_RANGE, "state.degree"),
+        (7, replaced(PATH, 2, PATH[2][:1]), Reason.WRONG_LENGTH, "state.keys"),
+        (7, replaced(PATH, 2, [[KEY, 1, 0]] * 26), Reason.WRONG_LENGTH, "state.keys"),
+        (7, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 0, 0]]), Reason.OUT_OF_RANGE, "state.keys"),
+        (7, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 1, 65536]]), Reason.OUT_OF_RANGE, "state.keys"),
+        (7, replaced(PATH, 2, [[KEY, 1, 0], [b"", 1, 0]]), Reason.WRONG_LENGTH, "state.keys"),
+        (8, [30, 5, 0, 1, 0], Reason.OUT_OF_RANGE, "policy.max_silence"),
+        (9, CERTIFICATE[:2], Reason.WRONG_LENGTH, "certificate"),
+        (10, [[1, 0, KEY]], Reason.WRONG_LENGTH, "state.traffic"),
+        (10, [[1, 65536, KEY, None]], Reason.OUT_OF_RANGE, "state.traffic"),
+        (10, [[1, 0, b"", None]], Reason.WRONG_LENGTH, "state.traffic"),
+        (10, [[1, 0, KEY, -1]], Reason.OUT_OF_RANGE, "state.traffic"),
+        (11, [[1, "b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
+        (11, [[1, "b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
+        (11, [[1, "b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (11, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (12, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
+        (12, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
     ],
 )
 def test_malformed_state_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
@@ -212,11 +213,11 @@ def test_malformed_state_is_refused(place: int, value: object, reason: Reason, f
 
 
 def test_state_of_another_length_is_refused() -> None:
-    """A state has twelve parts, in their shortest encoding."""
+    """A state has thirteen parts, in their shortest encoding."""
     with refused(Reason.WRONG_LENGTH, "state"):
         Memory.decode(msgpack.packb(SAVED[:-1]))
     with refused(Reason.NOT_CANONICAL, "message"):
-        Memory.decode(b"\xdc\x00\x0c" + msgpack.packb(SAVED)[1:])
+        Memory.decode(b"\xdc\x00\x0d" + msgpack.packb(SAVED)[1:])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x90", b"not a state", b"\x80", b"\x91\xc0"])
