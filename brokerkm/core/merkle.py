@@ -8,7 +8,6 @@ hashes carry different first bytes, so that neither passes for the other (RFC 69
 message in a block holds random bytes that nobody knows before it is signed: new keys, wrapped, or a salt.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,28 +29,20 @@ def node_hash(one: bytes, other: bytes) -> bytes:
     return _NODE(one + other if one < other else other + one)
 
 
-@functools.cache
-def _siblings(count: int) -> tuple[tuple[int, ...], ...]:
-    """Return, for each layer of a tree of `count` leaves, the place of each leaf's sibling there; -1 for none."""
-    layers: list[tuple[int, ...]] = []
-    span, width = 1, count  # leaves below a node of this layer, nodes in it
-    while width > 1:
-        places = [leaf // span ^ 1 for leaf in range(count)]
-        layers.append(tuple(place if place < width else -1 for place in places))
-        span, width = 2 * span, (width + 1) // 2
-    return tuple(layers)
-
-
 def root_and_proofs(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
     """Return the root over `leaves` (1 to 16 hashes) and each leaf's proof, in order."""
-    proofs = [b""] * len(leaves)
-    layer = list(leaves)
-    for siblings in _siblings(len(leaves)):
-        known = [*layer, b""]  # what an odd node has for a sibling
-        proofs = [proof + known[place] for proof, place in zip(proofs, siblings, strict=True)]
-        odd = layer[len(layer) & ~1 :]
-        layer = [node_hash(one, other) for one, other in zip(layer[::2], layer[1::2], strict=False)] + odd
-    return layer[0], proofs
+    layers = [list(leaves)]
+    while len(layers[-1]) > 1:
+        below = layers[-1]
+        above = [node_hash(one, other) for one, other in zip(below[::2], below[1::2], strict=False)]
+        layers.append(above + below[len(below) & ~1 :])
+    proofs = [b""]
+    for layer in layers[-2::-1]:
+        longer: list[bytes] = []
+        for one, other, proof in zip(layer[::2], layer[1::2], proofs, strict=False):
+            longer += (other + proof, one + proof)
+        proofs = longer + proofs[len(layer) // 2 :]  # an odd node has the proof of the place it moved to
+    return layers[-1][0], proofs
 
 
 def root_from_proof(leaf: bytes, proof: bytes) -> bytes:

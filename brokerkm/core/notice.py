@@ -69,7 +69,11 @@ class Goodbye:
     ) -> list[bytes]:
         """Return the encoded Goodbye of each of the `evicted` (member id and reason)."""
         kind = (VERSION, Kind.GOODBYE, epoch)
-        bodies = [encode_proved((*kind, reason, random(SALT_SIZE)), 2) for _, reason in evicted]
+        salts = random(SALT_SIZE * len(evicted))
+        bodies = [
+            encode_proved((*kind, reason, salts[SALT_SIZE * at : SALT_SIZE * (at + 1)]), 2)
+            for at, (_, reason) in enumerate(evicted)
+        ]
         return sign_all(key, bodies, [labelled(cls.LABEL, group, member) for member, _ in evicted])
 
     @classmethod

@@ -17,8 +17,6 @@ from brokerkm.core.signing import encode_proved, sign_all
 from brokerkm.core.wire import VERSION, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from brokerkm.core.renewal import Renewal
@@ -28,48 +26,50 @@ if TYPE_CHECKING:
 def build_rekeys(
     tree: KeyTree, renewal: Renewal, epoch: int, group: str, key: Ed25519PrivateKey
 ) -> tuple[NodeRekey, ...]:
-    """Return the signed Rekeys of a commit; `tree` still has the keys from before it."""
-    nodes: list[tuple[int, int]] = []
-    bodies: list[bytes] = []
-    for node, body in _bodies(tree, renewal, epoch):
-        nodes.append(node)
-        bodies.append(body)
-    heads = [labelled(Rekey.LABEL, group, level, 0)[:-1] for level in range(renewal.height)]  # all but the index
-    messages = sign_all(key, bodies, [heads[level] + pack(index) for level, index in nodes])
-    return tuple(NodeRekey(*node, message) for node, message in zip(nodes, messages, strict=True))
+    """Return the signed Rekeys of a commit, from the root's children down: what most members wait for comes first.
 
-
-def _bodies(tree: KeyTree, renewal: Renewal, epoch: int) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Yield each message up to its proof, from the root's children down: what most members wait for comes first."""
+    `tree` still has the keys from before the commit.
+    """
     head = encode_proved((VERSION, Kind.REKEY, epoch, renewal.height), 4)
-    degree = tree.degree
+    nodes: list[tuple[int, int]] = []
+    bodies: list[bytes] = []  # messages up to their proofs
+    contexts: list[bytes] = []
     chains: dict[int, bytes] = {}
     for level in range(renewal.height, 0, -1):
-        nodes, above = renewal.nodes[level], chains
-        chains = {}
-        for index in sorted(renewal.fresh[level]):
-            key = nodes[index].key
-            if level == renewal.height:
-                chain = b""
-            else:
-                parent = index // degree
-                chain = wrap_key(key, renewal.nodes[level + 1][parent].key) + above[parent]
-            chains[index] = chain
-            children = range(index * degree, (index + 1) * degree)
-            if level == 1:
-                entries = _bucket(tree, renewal, children, key)
-                if entries:
-                    yield (0, index), head + pack(entries) + pack(chain)
-            else:
-                tail = pack(chain)
-                for child, entry in _covers(tree, renewal, level - 1, children, key):
-                    yield (level - 1, child), head + entry + tail
+        context = labelled(Rekey.LABEL, group, level - 1, 0)[:-1]  # all but the index
+        chains = _chains(renewal, level, chains, tree.degree)
+        for index, chain in chains.items():
+            tail = pack(chain)
+            for child, entries in _entries(tree, renewal, level, index):
+                nodes.append((level - 1, child))
+                bodies.append(head + entries + tail)
+                contexts.append(context + pack(child))
+    messages = sign_all(key, bodies, contexts)
+    return tuple([NodeRekey(level, index, message) for (level, index), message in zip(nodes, messages, strict=True)])
 
 
-def _covers(tree: KeyTree, renewal: Renewal, level: int, children: range, key: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each cover node among `children` with its encoded entry for `key`."""
-    fresh, changed, old = renewal.fresh[level], renewal.nodes[level], tree.levels[level]
+def _chains(renewal: Renewal, level: int, above: dict[int, bytes], degree: int) -> dict[int, bytes]:
+    """Return the chain from each fresh node of `level` up to the root, given those of the level above."""
+    nodes = renewal.nodes[level]
+    if level == renewal.height:
+        return dict.fromkeys(renewal.fresh[level], b"")
+    parents = renewal.nodes[level + 1]
+    return {
+        index: wrap_key(nodes[index].key, parents[index // degree].key) + above[index // degree]
+        for index in sorted(renewal.fresh[level])
+    }
+
+
+def _entries(tree: KeyTree, renewal: Renewal, level: int, index: int) -> list[tuple[int, bytes]]:
+    """Return the cover nodes below a fresh node, each with its encoded entries; for level 1, its bucket."""
+    key, degree = renewal.nodes[level][index].key, tree.degree
+    children = range(index * degree, (index + 1) * degree)
+    if level == 1:
+        bucket = _bucket(tree, renewal, children, key)
+        return [(index, pack(bucket))] if bucket else []
+    fresh, changed, old = renewal.fresh[level - 1], renewal.nodes[level - 1], tree.levels[level - 1]
     members, keys, births, steps = old.members, old.keys, old.births, old.steps
+    entries: list[tuple[int, bytes]] = []
     for child in children:
         # Nobody was removed below a node that is not fresh; if nobody was there before, only joiners are there now.
         if child in fresh or child >= len(members) or not members[child]:
@@ -78,7 +78,8 @@ def _covers(tree: KeyTree, renewal: Renewal, level: int, children: range, key: b
             kek, birth, step = changed[child]
         else:
             kek, birth, step = bytes(keys[child * KEY_SIZE : (child + 1) * KEY_SIZE]), births[child], steps[child]
-        yield child, pack(((None, birth, step, wrap_key(kek, key)),))
+        entries.append((child, pack(((None, birth, step, wrap_key(kek, key)),))))
+    return entries
 
 
 def _bucket(tree: KeyTree, renewal: Renewal, slots: range, key: bytes) -> list[tuple[int, int, int, bytes]]:

@@ -33,9 +33,9 @@ def test_goodbyes_reach_their_members(count: int) -> None:
 
 def test_no_goodbye_can_be_foreseen() -> None:
     """Each holds 16 random bytes, so that nobody can prepare a collision of what a block signs."""
-    salts = iter((b"1" * 16, b"2" * 16))
+    salts = b"1" * 16 + b"2" * 16
     evicted = [("m", GoodbyeReason.EVICTED)] * 2
-    sealed = Goodbye.seal_all(SERVER, "fleet", 9, evicted, lambda _: next(salts))
+    sealed = Goodbye.seal_all(SERVER, "fleet", 9, evicted, lambda _: salts)
     assert [b"1" * 16, b"2" * 16] == [Goodbye.decode(payload).salt for payload in sealed]
 
 
