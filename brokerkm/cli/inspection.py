@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from brokerkm.cli.anatomy import Anatomy, Place, Value, check_signature, dissect, outline, place
-from brokerkm.cli.output import json_option, print_fields, print_json
+from brokerkm.cli.output import json_option, print_fields, print_json, printable
 from brokerkm.core.data import MAX_DATA
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.errors import RefusedError
@@ -159,7 +159,8 @@ def examine(payload: bytes, topic: str | None, prefix: str, server_key: bytes | 
 
 def _print(report: Report) -> None:
     click.echo(
-        f"{report.kind.capitalize()}, {len(report.payload)} bytes" + (f", {report.topic}" if report.topic else "")
+        f"{report.kind.capitalize()}, {len(report.payload)} bytes"
+        + (f", {printable(report.topic)}" if report.topic else "")
     )
     rows: dict[str, object] = {}
     for part in (report.place, report.anatomy):

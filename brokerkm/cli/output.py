@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeVar
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _F = TypeVar("_F", bound="Callable[..., object]")
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, or turns text around; but for tab and newline."""
 
 
 def json_option(command: _F) -> _F:
@@ -20,7 +24,13 @@ def json_option(command: _F) -> _F:
 
 def print_json(value: object) -> None:
     """Print one value on one line; bytes become hexadecimal."""
-    click.echo(json.dumps(value, default=bytes.hex, ensure_ascii=False))
+    text = json.dumps(value, default=bytes.hex, ensure_ascii=False)
+    click.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def printable(text: str) -> str:
+    """Return `text`, which others have chosen, with its control characters spelled out: no orders to a terminal."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def print_fields(fields: Mapping[str, object], indent: int = 0) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from brokerkm.cli.lazy import Lazy, LazyGroup
+from brokerkm.cli.secrecy import forbid_core_dumps
 
 _COMMANDS: Final = {
     "demo": Lazy("brokerkm.demo.command:demo", "Watch a fleet form, talk, evict a device and go on."),
@@ -44,3 +45,4 @@ Exit status: 0 done, 1 failed, 2 wrong usage.
 @click.version_option(package_name="brokerkm", message="%(prog)s %(version)s")
 def program() -> None:
     """Group key management for message brokers: only a group's current members can read what they send each other."""
+    forbid_core_dumps()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ import click
 from brokerkm.cli.home import find
 from brokerkm.cli.lazy import FailedError
 from brokerkm.cli.options import check_url, login_options, member_state_option
-from brokerkm.cli.output import json_option, print_json
+from brokerkm.cli.output import json_option, print_json, printable
 from brokerkm.transport import Role
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class _Printer:
         """Print a message; return whether it was the last one wanted."""
         if self.as_json:
             print_json({"topic": message.topic, "sender": message.sender, **_payload(message.payload)})
-        elif self.verbose:
-            click.echo(message.topic.encode() + b" " + message.payload)
         else:
-            click.echo(message.payload)
+            line = message.topic.encode() + b" " + message.payload if self.verbose else message.payload
+            if sys.stdout.isatty():  # a member must not give orders to another's terminal; a file gets what was sent
+                click.echo(printable(line.decode(errors="backslashreplace")))
+            else:
+                click.echo(line)
         if self.left is not None:
             self.left -= 1
         return self.left == 0

@@ -29,6 +29,10 @@ class Home:
 
     def __init__(self, descriptor: Descriptor, member: str, path: str | os.PathLike[str] | None) -> None:
         check_identifier(member, "member")
+        for name, what in ((descriptor.group, "group"), (member, "member")):
+            if name in {".", ".."}:  # allowed on the wire, but a descriptor must not choose a directory
+                message = f"{what} {name!r} cannot name a directory: choose another id"
+                raise UsageError(message)
         self.profile: Final = Profile(
             descriptor.group, member, descriptor.server_key, descriptor.suite, descriptor.prefix
         )

@@ -193,3 +193,12 @@ def test_absurd_time_does_not_break_it(call: Call) -> None:
     """A time that no calendar has is shown as the number that it is."""
     payload = pack((1, 7, bytes(16), (1 << 63) - 1, bytes(32)))
     assert "beyond the calendar" in call("inspect", "--hex", payload.hex()).output
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_topic_gives_no_orders_to_the_terminal(call: Call, options: tuple[str, ...]) -> None:
+    """Anybody can publish on a topic with escape sequences; a recording of it shows them spelled out."""
+    topic = "plant/\x1b]0;owned\x07\x9b2J\u202e"
+    shown = call("inspect", "--lines", *options, input=f"{topic} \n".encode()).output
+    assert not set(topic) & set(shown) - set("plant/]0;owned2J")
+    assert "owned" in shown

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from sdk.yard import PATIENCE, Yard, event, take
 
+from brokerkm.core.crypto import Suite
 from brokerkm.core.member import Member
+from brokerkm.descriptor import Descriptor
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.sdk.events import Saved, SaveFailed
+from brokerkm.sdk.home import identity
 from brokerkm.sdk.state import StateDirectory, default_directory
 
 if TYPE_CHECKING:
@@ -70,6 +73,15 @@ def test_a_place_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(StoreError, match="written by others"):
         StateDirectory(tmp_path).open()
+
+
+@pytest.mark.parametrize(("group", "member"), [(".", "pump"), ("..", "pump"), ("plant", "."), ("plant", "..")])
+def test_ids_that_lead_elsewhere_are_refused(tmp_path: Path, group: str, member: str) -> None:
+    """A descriptor that somebody else wrote does not choose the directory that is written to."""
+    descriptor = Descriptor(broker="memory://x", group=group, suite=Suite.X25519, server_key=bytes(32))
+    with pytest.raises(UsageError, match="cannot name a directory"):
+        identity(descriptor, member=member, state_dir=tmp_path / group / member)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:
