@@ -162,6 +162,7 @@ class KeyServer:
             beacon_interval=record.beacon_interval,
         )
         live = self._make(record, group)  # checks the names
+        self._check_apart(live)
         beacon = OutboxMessage(live.topics.beacon, group.beacon(self.clock()))
         await self.desk.call(self.store.create_group, record, [beacon])
         self._add_live(live)
@@ -172,6 +173,17 @@ class KeyServer:
             except TransportError as error:
                 _log.warning("group %s: requests are not subscribed yet: %s", record.name, error)
         return live
+
+    def _check_apart(self, new: LiveGroup) -> None:
+        """Raise `UsageError` if the topics of `new` would lie among those of another group."""
+        mine = f"{new.topics.root}/"
+        for other in self.groups.values():
+            theirs = f"{other.topics.root}/"
+            if other.name != new.name and (mine.startswith(theirs) or theirs.startswith(mine)):
+                message = (
+                    f"the topics below {mine} would get mixed up with those of group {other.name}: take another prefix"
+                )
+                raise UsageError(message)
 
     def _make(self, record: GroupRecord, group: Group) -> LiveGroup:
         return LiveGroup(

@@ -450,3 +450,11 @@ async def test_a_transport_that_ends_is_reported() -> None:
         await transport.close()
         with pytest.raises(Exception, match="the transport ended by itself"):
             await server.wait()
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("b", "bkm/1/plant"), ("1", "bkm")])
+async def test_groups_do_not_lie_among_each_others_topics(server: KeyServer, name: str, prefix: str) -> None:
+    """A group below another's topics, or above them, is refused; groups side by side share a prefix."""
+    with pytest.raises(UsageError, match="mixed up with those of group plant"):
+        await server.admin.create_group(name, prefix=prefix)
+    assert (await server.admin.create_group("other")).prefix == "bkm/1"
