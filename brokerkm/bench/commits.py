@@ -89,6 +89,7 @@ class _Bare:
 
     def __init__(self, commit: Commit, wraps: int) -> None:
         self._wraps: Final = wraps
+        self._key: Final = load_signing_key(bytes(KEY_SIZE))
         goodbyes = [goodbye for _, goodbye in commit.goodbyes]
         self._batches: Final = ([rekey.payload for rekey in commit.rekeys], goodbyes, [commit.beacon])
 
@@ -100,9 +101,8 @@ class _Bare:
         for batch in self._batches:
             self._sign(batch)
 
-    @staticmethod
-    def _sign(batch: Sequence[bytes]) -> None:
-        key = load_signing_key(bytes(KEY_SIZE))
+    def _sign(self, batch: Sequence[bytes]) -> None:
+        key = self._key
         if len(batch) <= MAX_SINGLY_SIGNED:
             for message in batch:
                 key.sign(message)

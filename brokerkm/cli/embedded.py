@@ -10,7 +10,6 @@ messages that others have subscribed. And it lets an exception escape when it tu
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,10 +18,13 @@ from brokerkm.errors import TransportError, UsageError
 
 if TYPE_CHECKING:
     from _collections_abc import dict_items
+    from asyncio import StreamReader, StreamWriter
     from collections.abc import Iterator
     from types import TracebackType
 
 HOST: Final = "127.0.0.1"
+
+_log = logging.getLogger(__name__)
 
 
 class _Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -72,9 +74,12 @@ class EmbeddedBroker:
         broker._publish_retained_messages_for_subscription = send_subscribed  # noqa: SLF001
         connected = broker.stream_connected
 
-        async def connected_or_gone(*streams: object, **names: object) -> None:
-            with contextlib.suppress(OSError):
-                await connected(*streams, **names)
+        async def connected_or_gone(reader: StreamReader, writer: StreamWriter, **names: object) -> None:
+            try:
+                await connected(reader, writer, **names)
+            except Exception as error:  # noqa: BLE001 - whatever amqtt trips over, the client shall not wait for it
+                _log.debug("the embedded broker drops a client: %s", error)
+                writer.close()
 
         broker.stream_connected = connected_or_gone
         try:

@@ -107,9 +107,8 @@ class Topics:
         """Return what `topic` names; raises `RefusedError` (wrong-topic) if it is not one of this group."""
         if topic.startswith(self.root + "/"):
             match topic[len(self.root) + 1 :].split("/"):
-                case ["n", level, index] if _NUMBER.fullmatch(level) and _NUMBER.fullmatch(index):
-                    if int(level) <= MAX_LEVEL and int(index) < MAX_SLOTS:
-                        return NodeTopic(int(level), int(index))
+                case ["n", level, index] if _below(level, MAX_LEVEL + 1) and _below(index, MAX_SLOTS):
+                    return NodeTopic(int(level), int(index))
                 case ["b"]:
                     return BeaconTopic()
                 case ["m", member] if is_identifier(member):
@@ -119,3 +118,8 @@ class Topics:
                 case _:
                     pass
         raise RefusedError(Reason.WRONG_TOPIC, "topic")
+
+
+def _below(text: str, limit: int) -> bool:
+    """Return whether `text` is a number in its shortest form, less than `limit`."""
+    return _NUMBER.fullmatch(text) is not None and int(text) < limit

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from brokerkm.bench import table
+from brokerkm.bench import limits, table
 from brokerkm.bench.anatomy import Anatomy
 from brokerkm.bench.command import bench
 from brokerkm.bench.commits import build_group
@@ -94,3 +94,15 @@ def test_table_prints_a_line_a_case() -> None:
     header, line = result.stdout.splitlines()[:2]
     assert "floor" in header
     assert line.split()[:2] == ["evict", "64"]
+
+
+def test_limits_are_what_the_project_promises() -> None:
+    """Every figure that the project holds itself to, written out."""
+    most = limits._AT_MOST
+    assert most["evict"] == {"messages_per_member": 1, "ratio": 1.5}
+    assert most["evict a million"] == {"messages": 28, "mean_bytes": 140}
+    assert most["batch"] == {"messages_per_member": 1, "ratio": 2.5}
+    assert most["batch a million"] == {"mean_bytes": 500}
+    assert most["memory a million"] == {"bytes_per_member_memory": 120}
+    assert (most["member"], most["data"]) == ({"ratio": 1.5}, {"ratio": 4})
+    assert limits._AT_LEAST["evict a million"] == {"flat_times": 12, "pairwise_times": 30_000}

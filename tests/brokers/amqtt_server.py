@@ -3,13 +3,25 @@
 import asyncio
 import signal
 import sys
+from typing import Any
 
 from amqtt.broker import Broker
 
 
+class Server(Broker):
+    """Hangs up on a client that it has tripped over, as Python's own servers do since 3.11.3."""
+
+    async def stream_connected(self, reader: Any, writer: Any, listener_name: str) -> None:
+        try:
+            await super().stream_connected(reader, writer, listener_name)
+        except Exception:
+            writer.close()
+            raise
+
+
 async def main(port: int) -> None:
     """Serve on loopback, to everybody."""
-    broker = Broker(
+    broker = Server(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},

@@ -276,3 +276,25 @@ async def test_a_killed_member_resumes(mqtt_yard: Yard) -> None:
         await pump.publish("a", b"alive")
         while (await take(messages))[0].payload != b"alive":
             pass
+
+
+def test_a_save_is_on_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File first, then the rename, then the directory: a power cut at any point leaves the old state or the new."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watched_fsync(descriptor: int) -> None:
+        calls.append("fsync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
+        fsync(descriptor)
+
+    def watched_replace(path: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    directory = StateDirectory(tmp_path / "state")
+    directory.open()
+    directory.write(b"state")
+    directory.close()
+    assert calls == ["fsync file", "rename", "fsync directory"]
