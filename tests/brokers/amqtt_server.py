@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from typing import Any
+from asyncio import StreamReader, StreamWriter
 
 from amqtt.broker import Broker
 
@@ -11,7 +11,8 @@ from amqtt.broker import Broker
 class Server(Broker):
     """Hangs up on a client that it has tripped over, as Python's own servers do since 3.11.3."""
 
-    async def stream_connected(self, reader: Any, writer: Any, listener_name: str) -> None:
+    async def stream_connected(self, reader: StreamReader, writer: StreamWriter, listener_name: str) -> None:
+        """Serve one client."""
         try:
             await super().stream_connected(reader, writer, listener_name)
         except Exception:

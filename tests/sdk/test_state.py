@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,14 @@ STATE = "member.state"
 @contextlib.contextmanager
 def unwritable(directory: Path) -> Iterator[None]:
     """Let nothing be saved in one directory."""
-    (directory / f"{STATE}.new").mkdir(parents=True)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            (directory / f"{STATE}.new").mkdir(parents=True)
+        except FileExistsError:  # a save is under way in its thread
+            assert time.monotonic() < deadline
+        else:
+            break
     try:
         yield
     finally:
