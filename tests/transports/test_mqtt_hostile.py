@@ -233,6 +233,40 @@ async def test_refusal_after_a_reconnection(broker: ScriptedBroker) -> None:
         await listener.event(Connected)
 
 
+async def test_broker_that_turns_clients_away_is_spared(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait for the next attempt is the one drawn, below a ceiling that doubles."""
+    ceilings: list[float] = []
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    def draw(_low: float, ceiling: float) -> float:
+        ceilings.append(ceiling)
+        return 0.001 * len(ceilings)
+
+    async def watched(delay: float) -> None:
+        waits.append(delay)
+        await sleep(delay)
+
+    async with connected(broker) as transport:
+        listener = Listener(transport)
+        await listener.event(Connected)
+        await broker.packet(CONNECT)
+        monkeypatch.setattr("brokerkm_mqtt.transport.random.uniform", draw)
+        monkeypatch.setattr("brokerkm_mqtt.transport.asyncio.sleep", watched)
+        broker.connack = b"\x20\x03\x00\x88\x00"  # server unavailable
+        assert broker.writer is not None
+        broker.writer.close()
+        for _ in range(3):
+            await broker.packet(CONNECT)
+        broker.connack = CONNACK
+        await listener.event(Connected)
+    assert len(ceilings) >= 3
+    assert [0.25 * 2**number for number in range(len(ceilings))] == ceilings
+    assert {0.001 * number for number in range(1, len(ceilings) + 1)} <= set(waits)
+
+
 async def test_silent_broker_fails_open_in_time(broker: ScriptedBroker) -> None:
     """A port that takes connections and says nothing is no broker."""
     broker.connack = b""
