@@ -249,12 +249,12 @@ async def test_broker_that_turns_clients_away_is_spared(
         waits.append(delay)
         await sleep(delay)
 
+    monkeypatch.setattr("brokerkm_mqtt.transport.random.uniform", draw)
+    monkeypatch.setattr("brokerkm_mqtt.transport.asyncio.sleep", watched)
     async with connected(broker) as transport:
         listener = Listener(transport)
         await listener.event(Connected)
         await broker.packet(CONNECT)
-        monkeypatch.setattr("brokerkm_mqtt.transport.random.uniform", draw)
-        monkeypatch.setattr("brokerkm_mqtt.transport.asyncio.sleep", watched)
         broker.connack = b"\x20\x03\x00\x88\x00"  # server unavailable
         assert broker.writer is not None
         broker.writer.close()
