@@ -12,7 +12,7 @@ help:
 	@echo "make clean   remove .venv and everything else that was made here"
 	@echo
 	@echo "They need Python 3.11 or newer and put everything else into .venv. Root is needed only for Debian"
-	@echo "packages that are missing: Python's venv module, and for the tests mosquitto, nats-server,
+	@echo "packages that are missing: Python's venv module, and for the tests mosquitto, nats-server,"
 	@echo "rabbitmq-server, postgresql and softhsm2."
 
 demo:
