@@ -28,6 +28,7 @@ class Reason(enum.StrEnum):
     BAD_SEAL = "bad-seal"
     UNKNOWN_TOKEN = "unknown-token"  # noqa: S105 - a reason, not a secret
     UNKNOWN_MEMBER = "unknown-member"
+    BAD_CERTIFICATE = "bad-certificate"
     NO_ENTRY = "no-entry"
     WRONG_BIRTH = "wrong-birth"
     OLD = "old"
