@@ -29,6 +29,5 @@ class Kind(enum.IntEnum):
     DATA = 8
     REFUSAL = 9
     SUBGROUP = 10
-    ACK = 11
     HANDOVER = 11
     ACK = 12
