@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: real brokers, started when a test first asks for one."""
+"""Fixtures for the whole suite: real brokers and a real database, started when a test first asks for one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from brokers import mqtt
+from databases.postgresql import Postgres, postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,3 +45,16 @@ def guarded_mosquitto() -> Iterator[mqtt.MqttBroker]:
     """Mosquitto exactly as `deploy/` ships it; the users keyserver, alice and bob have their names as passwords."""
     with mqtt.guarded_mosquitto({user: user for user in ("keyserver", "alice", "bob")}) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL, with fsync on."""
+    with postgresql() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """Give the URL of an empty database of PostgreSQL."""
+    return postgres.create_database()

@@ -1,0 +1,1 @@
+"""Databases as processes of their own, for the tests."""
