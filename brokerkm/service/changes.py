@@ -20,11 +20,13 @@ class PendingJoin:
     Args:
         time: of the request, ms since 1970.
         token: id of the enrollment token that it was proved with, None for a known identity key.
+        actor: by whose will, for the audit log; "" for the member's own.
     """
 
     enrollment: Enrollment
     time: int
     token: bytes | None
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +36,30 @@ class PendingEviction:
     Args:
         identity: its public key, for one that nothing is stored of yet.
         time: of its Leave, ms since 1970; 0 if it is evicted.
+        actor: by whose will, for the audit log; "" for the member's own.
     """
 
     reason: GoodbyeReason
     identity: bytes = b""
     time: int = 0
+    actor: str = ""
 
 
 @dataclass(slots=True)
 class Changes:
-    """Changes by member id, and those who wait to hear that they are stored."""
+    """Changes by member id, and those who wait to hear that they are stored.
+
+    Args:
+        since: when the first of them was asked for, in seconds of the event loop's clock; None while there is none.
+    """
 
     joins: dict[str, PendingJoin] = field(default_factory=dict[str, PendingJoin])
     evictions: dict[str, PendingEviction] = field(default_factory=dict[str, PendingEviction])
     rotate: bool = False
     rotate_all: bool = False
+    rotated_by: str = ""  # who asked for new keys, for the audit log
     waiters: list[asyncio.Future[tuple[int, int]]] = field(default_factory=list["asyncio.Future[tuple[int, int]]"])
+    since: float | None = None
 
     def __len__(self) -> int:
         return len(self.joins) + len(self.evictions) + (self.rotate or self.rotate_all)
@@ -73,3 +83,5 @@ class Changes:
         self.evictions = earlier.evictions | self.evictions
         self.rotate |= earlier.rotate
         self.rotate_all |= earlier.rotate_all
+        self.rotated_by = self.rotated_by or earlier.rotated_by
+        self.since = earlier.since

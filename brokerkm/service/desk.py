@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from brokerkm.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,15 +22,34 @@ class StoreDesk:
     One thread, because a store's transactions must not interleave, and because the order in which calls are made is
     then the order in which they happen. A thread at all, because an fsync or a commit of ten thousand changes must
     not stall the event loop.
+
+    Attributes:
+        failure: why the last call that touched the storage failed; None if it did not.
+        timed: called in the desk's thread after each call: name of the function, seconds, whether the storage failed.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="brokerkm-store")
+        self.failure: StoreError | None = None
+        self.timed: Callable[[str, float, bool], None] | None = None
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns; if the caller is cancelled, the call happens all the same."""
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._executor, lambda: function(*args, **kwargs)))
+        return await asyncio.shield(loop.run_in_executor(self._executor, lambda: self._run(function, *args, **kwargs)))
+
+    def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        began, failure = time.perf_counter(), None
+        try:
+            return function(*args, **kwargs)
+        except StoreError as error:
+            failure = error
+            raise
+        finally:
+            self.failure = failure
+            if self.timed is not None:
+                name = getattr(function, "__name__", "call")
+                self.timed(name, time.perf_counter() - began, failure is not None)
 
     async def close(self) -> None:
         """Wait for what was asked for, and end the thread."""

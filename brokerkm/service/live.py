@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,7 +21,8 @@ from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.tree import KeyTree
 from brokerkm.errors import RefusedError, UsageError
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
-from brokerkm.store.records import CommitRecord, MemberRecord, OutboxMessage, Status
+from brokerkm.service.feed import Feed, Kind
+from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +44,17 @@ class Rejection(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What became of a batch of changes; `commit` is None if the group's keys did not have to move."""
+    """What became of a batch of changes; `commit` is None if the group's keys did not have to move.
+
+    Args:
+        prepare, store: seconds that the commit and its transaction took.
+    """
 
     commit: Commit | None
     sequence: int
     rejected: list[Rejection]
+    prepare: float = 0.0
+    store: float = 0.0
 
 
 class LiveGroup:
@@ -66,6 +74,7 @@ class LiveGroup:
         clock: Callable[[], float],
         random: Random,
         rejected: Callable[[LiveGroup, Rejection], None],
+        feed: Feed | None = None,
     ) -> None:
         self.record: Final = record
         self.group: Final = group
@@ -80,6 +89,7 @@ class LiveGroup:
         self._clock: Final = clock
         self._random: Final = random
         self._rejected: Final = rejected
+        self._feed: Final = feed or Feed(clock)
 
     @property
     def name(self) -> str:
@@ -102,23 +112,23 @@ class LiveGroup:
     def join(self, join: PendingJoin) -> None:
         """Queue a join whose proof has been checked; not for a member whose eviction waits."""
         self.changes.join(join)
-        self.changed.set()
+        self._note()
 
     def leave(self, member: str, time: int) -> None:
         """Queue the leave of a member whose proof has been checked."""
         self.changes.evict(member, PendingEviction(GoodbyeReason.LEFT, time=time))
-        self.changed.set()
+        self._note()
 
-    def evict(self, member: str, *, urgent: bool) -> asyncio.Future[tuple[int, int]]:
+    def evict(self, member: str, *, urgent: bool, actor: str = "operator") -> asyncio.Future[tuple[int, int]]:
         """Queue an eviction; the future gives epoch and last message sequence once it is stored."""
         waiting = self.waiting_join(member)
-        self.changes.evict(
-            member, PendingEviction(GoodbyeReason.EVICTED, waiting.enrollment.identity if waiting else b"")
-        )
+        identity = waiting.enrollment.identity if waiting else b""
+        self.changes.evict(member, PendingEviction(GoodbyeReason.EVICTED, identity, actor=actor))
         return self._wait(urgent=urgent)
 
-    def rotate(self, *, everything: bool) -> asyncio.Future[tuple[int, int]]:
+    def rotate(self, *, everything: bool, actor: str = "operator") -> asyncio.Future[tuple[int, int]]:
         """Queue a new root key, or new keys for all inner nodes."""
+        self.changes.rotated_by = actor
         if everything:
             self.changes.rotate_all = True
         else:
@@ -129,8 +139,14 @@ class LiveGroup:
         future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self.changes.waiters.append(future)
         self.urgent |= urgent
-        self.changed.set()
+        self._note()
         return future
+
+    def _note(self) -> None:
+        """Wake the schedule for a change that has been queued."""
+        if self.changes.since is None:
+            self.changes.since = asyncio.get_running_loop().time()
+        self.changed.set()
 
     async def commit(self) -> None:
         """Store all that waits as one epoch and apply it; not to be called twice at a time.
@@ -144,6 +160,7 @@ class LiveGroup:
             settled = await self._desk.call(self._settle, batch, self._clock())
         except Exception as error:
             self.changes.put_back(batch)
+            self._feed.emit(Kind.STORE_FAILED, self.name, reason=str(error))
             for waiter in batch.waiters:
                 if not waiter.done():
                     waiter.set_exception(error)
@@ -159,6 +176,7 @@ class LiveGroup:
                     len(settled.commit.change.removed),
                     len(settled.commit.rekeys),
                 )
+                self._tell(settled, settled.commit, batch)
             for waiter in batch.waiters:
                 if not waiter.done():
                     waiter.set_result((self.group.epoch, settled.sequence))
@@ -167,11 +185,32 @@ class LiveGroup:
         finally:
             self._in_flight, self._committing = Changes(), False
 
+    def _tell(self, settled: Settled, commit: Commit, batch: Changes) -> None:
+        """Say on the feed what a commit has changed."""
+        epoch, now = commit.change.epoch, asyncio.get_running_loop().time()
+        self._feed.emit(
+            Kind.COMMIT,
+            self.name,
+            epoch=epoch,
+            seated=len(commit.change.seated),
+            removed=len(commit.change.removed),
+            rekeys=len(commit.rekeys),
+            sequence=settled.sequence,
+            prepare_seconds=settled.prepare,
+            store_seconds=settled.store,
+            waited_seconds=now - (batch.since if batch.since is not None else now),
+        )
+        for seat in commit.change.seated:
+            self._feed.emit(Kind.SEATED, self.name, seat.enrollment.member, epoch=epoch)
+        for member, eviction in batch.evictions.items():
+            kind = Kind.LEFT if eviction.reason is GoodbyeReason.LEFT else Kind.EVICTED
+            self._feed.emit(kind, self.name, member, epoch=epoch)
+
     async def beacon(self) -> None:
         """Store a new Beacon; raises `StoreError`."""
         payload = self.group.beacon(self._clock())
         message = OutboxMessage(self.topics.beacon, payload)
-        await self._desk.call(self._store.record_beacon, self.name, self.group.time, message)
+        await self._desk.call(self._store.write, self.name, Change(time=self.group.time, messages=[message]))
 
     def _settle(self, batch: Changes, now: float) -> Settled:
         """Prepare the commit of `batch` and store it; in the store's thread, where nothing else happens meanwhile.
@@ -186,34 +225,33 @@ class LiveGroup:
             reason = self._enroll(join, spent)
             who = join.enrollment
             if reason is None:
-                joined[who.member] = MemberRecord(
-                    who.member, Status.SEATED, who.identity, None, who.kem_public, who.nonce, join.time
-                )
+                joined[who.member] = self._seated(join)
             else:
                 rejected.append(Rejection(join, reason))
-        removed = [self._remove(member, eviction) for member, eviction in batch.evictions.items()]
+        removed = [self._remove(member, eviction, now) for member, eviction in batch.evictions.items()]
         if batch.rotate:
             self.group.rotate()
         if batch.rotate_all:
             self.group.rotate_all()
         if not self.group.pending:
-            for record in removed:
-                self._store.put_member(self.name, record)
-            return Settled(None, 0, rejected)
+            audit = self._audit(batch, removed, [], int(now * 1000), self.group.epoch)
+            return Settled(None, self._store.write(self.name, Change(members=removed, audit=audit)), rejected)
+        began = time.perf_counter()
         commit = self.group.prepare(now, self._random)
+        prepared = time.perf_counter()
         change = commit.change
         seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]
-        whole = CommitRecord(
-            change.epoch,
-            change.height,
-            change.time,
-            change.pages(self.group.tree),
-            [replace(member, epoch=change.epoch) for member in removed + seated],
-            spent,
-            self._messages(commit),
+        since = int(now * 1000)
+        whole = Change(
+            keys=KeyChange(change.epoch, change.height, change.pages(self.group.tree)),
+            time=change.time,
+            members=[replace(member, epoch=change.epoch, since=since) for member in removed + seated],
+            spent=spent,
+            messages=self._messages(commit),
+            audit=self._audit(batch, removed, seated, since, change.epoch),
         )
-        sequence = self._store.record_commit(self.name, whole)
-        return Settled(commit, sequence, rejected)
+        sequence = self._store.write(self.name, whole)
+        return Settled(commit, sequence, rejected, prepared - began, time.perf_counter() - prepared)
 
     def _enroll(self, join: PendingJoin, spent: Counter[bytes]) -> RefusalReason | None:
         """Queue the join in the group and count its token; return why it cannot be, or None."""
@@ -235,16 +273,53 @@ class LiveGroup:
             spent[join.token] += 1
         return None
 
-    def _remove(self, member: str, eviction: PendingEviction) -> MemberRecord:
+    def _seated(self, join: PendingJoin) -> MemberRecord:
+        """Return what is known from now on of one that joins; it has no slot yet."""
+        who = join.enrollment
+        known = self._store.member(self.name, who.member) or MemberRecord(who.member, Status.LISTED, who.identity)
+        seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
+        return replace(seat, identity=who.identity, last_time=join.time, acked=0)
+
+    def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord:
         """Queue the eviction in the group, if it has a place there, and return what is known of it from now on."""
         try:
             self.group.evict(member, eviction.reason)
         except UsageError:
             _log.debug("group %s: %s had no place to lose", self.name, member)
         known = self._store.member(self.name, member)
-        status = Status.LISTED if eviction.reason is GoodbyeReason.LEFT else Status.EVICTED
-        identity = known.identity if known else eviction.identity
-        return MemberRecord(member, status, identity, last_time=max(known.last_time if known else 0, eviction.time))
+        if known is None:
+            known = MemberRecord(member, Status.LISTED, eviction.identity)
+        milder = eviction.reason is GoodbyeReason.LEFT and known.status is not Status.EVICTED
+        return replace(
+            known,
+            status=Status.LISTED if milder else Status.EVICTED,
+            slot=None,
+            kem_public=b"",
+            nonce=b"",
+            last_time=max(known.last_time, eviction.time),
+            epoch=0,
+            since=int(now * 1000),
+            acked=0,
+        )
+
+    def _audit(
+        self, batch: Changes, removed: list[MemberRecord], seated: list[MemberRecord], time: int, epoch: int
+    ) -> list[AuditEntry]:
+        """Return what the audit log is to say of a commit."""
+        entries: list[AuditEntry] = []
+        if batch.rotate or batch.rotate_all:
+            details = {"epoch": epoch, "everything": batch.rotate_all}
+            entries.append(AuditEntry(time, batch.rotated_by, "rotate", self.name, details))
+        for record in removed:
+            eviction = batch.evictions[record.member]
+            action = "leave" if eviction.reason is GoodbyeReason.LEFT else "evict"
+            actor = eviction.actor or f"member:{record.member}"
+            entries.append(AuditEntry(time, actor, action, record.member, {"epoch": epoch}))
+        for record in seated:
+            actor = batch.joins[record.member].actor or f"member:{record.member}"
+            details = {"epoch": epoch, "slot": record.slot or 0}
+            entries.append(AuditEntry(time, actor, "seat", record.member, details))
+        return entries
 
     def _messages(self, commit: Commit) -> list[OutboxMessage]:
         """Return what to publish, in order: the Beacon last, so that whoever hears it finds what it announces."""

@@ -14,6 +14,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.errors import StoreError, TransportError, UsageError
+from brokerkm.service.feed import Feed, Kind
 from brokerkm.transport import Outgoing
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ _LONGEST_PAUSE: Final = 30.0  # seconds
 class Publisher:
     """Publishes what the store holds for the groups that it is woken for, and answers, as long as `run` runs."""
 
-    def __init__(self, transport: Transport, store: Store, desk: StoreDesk) -> None:
+    def __init__(self, transport: Transport, store: Store, desk: StoreDesk, feed: Feed | None = None) -> None:
         self._transport: Final = transport
         self._store: Final = store
         self._desk: Final = desk
+        self._feed: Final = feed or Feed()
         self._answers: dict[tuple[str, bool], Outgoing] = {}
         self._under_way: dict[tuple[str, bool], Outgoing] = {}  # answers that the broker is about to get
         self._lost: set[str] = set()
@@ -144,11 +146,15 @@ class Publisher:
             count = await self._desk.call(self._store.publish_again, group)
             self._lost.discard(group)
             _log.info("group %s: the broker has lost what it retained: publishing %d messages again", group, count)
+            self._feed.emit(Kind.RETAINED_LOST, group, messages=count)
         chunk = await self._desk.call(self._store.unpublished, group, CHUNK)
         self._tell(group, chunk[0].sequence if chunk else None)
         if not chunk:
             return False
+        began = asyncio.get_running_loop().time()
         await self._publish([Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk])
+        seconds = asyncio.get_running_loop().time() - began
+        self._feed.emit(Kind.PUBLISHED, group, sequence=chunk[-1].sequence, messages=len(chunk), seconds=seconds)
         await self._desk.call(self._store.mark_published, group, chunk[-1].sequence)
         self._soiled = True
         return True

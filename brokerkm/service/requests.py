@@ -20,6 +20,8 @@ from brokerkm.core.request import Join, Leave, Sync, TokenKey
 from brokerkm.core.wire import message_type
 from brokerkm.errors import Reason, RefusedError
 from brokerkm.service.changes import PendingJoin
+from brokerkm.service.feed import Feed
+from brokerkm.service.feed import Kind as Event
 from brokerkm.service.limits import RateLimit
 from brokerkm.store.records import Status
 from brokerkm.transport import Outgoing
@@ -57,11 +59,19 @@ class Requests:
         refused: how many were refused, by reason; "rate" for those that were not looked at.
     """
 
-    def __init__(self, store: Store, desk: StoreDesk, publisher: Publisher, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        desk: StoreDesk,
+        publisher: Publisher,
+        clock: Callable[[], float],
+        feed: Feed | None = None,
+    ) -> None:
         self._store: Final = store
         self._desk: Final = desk
         self._publisher: Final = publisher
         self._clock: Final = clock
+        self._feed: Final = feed or Feed(clock)
         self._of_member = RateLimit(*MEMBER_RATE)
         self._spare = RateLimit(*SPARE_RATE)
         self._of_all = RateLimit(*TOTAL_RATE)
@@ -80,6 +90,7 @@ class Requests:
         allowed = self._of_member.allow(f"{group.name}/{member}", now) or self._spare.allow("", now)
         if not (allowed and self._of_all.allow("", now)):
             self.refused["rate"] += 1
+            self._feed.emit(Event.REQUEST_REFUSED, group.name, reason="rate")
             return
         try:
             request = _decode(group, payload)
@@ -108,6 +119,8 @@ class Requests:
         """Tell a member that its Join, which was granted, could not be committed."""
         who = rejection.join.enrollment
         _log.info("group %s: %s was not seated: %s", group.name, who.member, rejection.reason.name)
+        reason = rejection.reason.name.lower().replace("_", "-")
+        self._feed.emit(Event.JOIN_REFUSED, group.name, who.member, reason=reason)
         self._refuse(group, who.member, who.nonce, rejection.reason)
 
     async def _join(self, group: LiveGroup, member: str, join: Join) -> None:
@@ -131,6 +144,7 @@ class Requests:
         check_join(join, group.name, member, now=now, last_time=last_time, identity=identity, token=token)
         self._remember(group, member, join.time)
         enrollment = Enrollment(member, join.identity, join.kem_public, join.nonce)
+        self._feed.emit(Event.JOIN_REQUESTED, group.name, member)
         group.join(PendingJoin(enrollment, join.time, token.id if token else None))
 
     async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
@@ -141,6 +155,7 @@ class Requests:
         if group.is_leaving(member) or group.waiting_join(member) is not None:
             return  # the commit has its answer
         enrollment = Enrollment(member, known.identity, known.kem_public, sync.nonce)
+        self._feed.emit(Event.SYNC, group.name, member)
         welcome = group.group.welcome(enrollment, self._clock())
         self._publisher.answer(Outgoing(group.topics.member(member), welcome, retain=True, audience=member))
 
@@ -172,6 +187,7 @@ class Requests:
 
     def _count(self, group: LiveGroup, member: str, error: RefusedError) -> None:
         self.refused[error.reason.value] += 1
+        self._feed.emit(Event.REQUEST_REFUSED, group.name, member, reason=error.reason.value)
         _log.debug("group %s: request of %s refused: %s", group.name, member, error)
 
     def _refuse(self, group: LiveGroup, member: str, nonce: bytes, reason: RefusalReason) -> None:

@@ -17,12 +17,13 @@ from brokerkm.core.names import BeaconTopic, RequestTopic
 from brokerkm.errors import BrokerkmError, RefusedError, StoreError, TransportError, UsageError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
+from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.live import LiveGroup, Rejection, load_group
 from brokerkm.service.publisher import Publisher
 from brokerkm.service.requests import Requests
 from brokerkm.service.retained import RetainedBeacons
 from brokerkm.service.schedule import Schedule
-from brokerkm.store.records import OutboxMessage
+from brokerkm.store.records import AuditEntry, Change, OutboxMessage
 from brokerkm.transport import Connected, Delivery, Disconnected
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class KeyServer:
 
     Attributes:
         admin: how to change and look at the groups, once started.
+        feed: what happens.
+        connected: whether the broker is reached now.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class KeyServer:
         self.clock: Final = clock
         self.random: Final = random
         self.broker: Final = broker
+        self.feed: Final = Feed(clock)
+        self.connected = False
         self.desk: Final = StoreDesk()
         self.groups: Final[dict[str, LiveGroup]] = {}
         self.admin: Final = Admin(self)
@@ -89,8 +94,8 @@ class KeyServer:
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
-            self.publisher = Publisher(transport, store, self.desk)
-            self.requests = Requests(store, self.desk, self.publisher, clock)
+            self.publisher = Publisher(transport, store, self.desk, self.feed)
+            self.requests = Requests(store, self.desk, self.publisher, clock, self.feed)
             self._retained = RetainedBeacons(transport, retained_wait)
 
     async def __aenter__(self) -> Self:
@@ -151,7 +156,7 @@ class KeyServer:
             raise UsageError(message)
         await asyncio.shield(self._failure)
 
-    async def create_group(self, record: GroupRecord) -> LiveGroup:
+    async def create_group(self, record: GroupRecord, actor: str = "operator") -> LiveGroup:
         """Store and serve a new group, which must be well-formed."""
         group = Group(
             record.name,
@@ -163,8 +168,11 @@ class KeyServer:
         )
         live = self._make(record, group)  # checks the names
         self._check_apart(live)
-        beacon = OutboxMessage(live.topics.beacon, group.beacon(self.clock()))
-        await self.desk.call(self.store.create_group, record, [beacon])
+        now = self.clock()
+        beacon = OutboxMessage(live.topics.beacon, group.beacon(now))
+        audit = AuditEntry(int(now * 1000), actor, "create", record.name)
+        change = Change(time=group.time, messages=[beacon], audit=[audit])
+        await self.desk.call(self.store.create_group, record, change)
         self._add_live(live)
         self._begin(live)
         if self._transport is not None:
@@ -194,6 +202,7 @@ class KeyServer:
             clock=self.clock,
             random=self.random,
             rejected=self._reject,
+            feed=self.feed,
         )
 
     def _add(self, record: GroupRecord, group: Group) -> None:
@@ -205,10 +214,11 @@ class KeyServer:
         self._unsubscribed.add(live.name)
 
     def _begin(self, group: LiveGroup) -> None:
+        settings = group.record.settings
         schedule = Schedule(
             group,
-            interval=self._interval,
-            max_pending=self._max_pending,
+            interval=self._interval if settings.interval is None else settings.interval,
+            max_pending=self._max_pending if settings.max_pending is None else settings.max_pending,
             beacons=self._transport is not None,
             stored=lambda: self._stored(group.name),
         )
@@ -245,6 +255,7 @@ class KeyServer:
 
     async def _connect(self, transport: Transport) -> None:
         await transport.open()
+        self.connected = True
         self._spawn("consumer", self._consume(transport))
         await self._check_retained()
         await self._subscribe(transport)
@@ -279,17 +290,18 @@ class KeyServer:
                 _log.warning("after the reconnection: %s", error)  # there will be another one
 
     async def _consume(self, transport: Transport) -> None:
-        connected = True
         async for item in transport.incoming():
             match item:
                 case Delivery():
                     await self._deliver(item)
                 case Disconnected():
-                    connected = False
+                    self.connected = False
+                    self.feed.emit(Kind.BROKER_LOST, reason=item.reason)
                     _log.warning("the broker is gone: %s", item.reason)
-                case Connected() if not connected:
-                    connected = True
+                case Connected() if not self.connected:
+                    self.connected = True
                     _log.info("the broker is back")
+                    self.feed.emit(Kind.BROKER_BACK)
                     self._reconnected.set()
                 case Connected():
                     pass
@@ -317,5 +329,6 @@ class KeyServer:
                     await self.requests.handle(group, member, delivery.payload)
                 except StoreError as error:
                     _log.warning("group %s: a request could not be handled: %s", group.name, error)
+                    self.feed.emit(Kind.STORE_FAILED, group.name, reason=str(error))
             case _:
                 pass
