@@ -92,3 +92,7 @@ class TransportError(BrokerkmError):
 
 class StoreError(BrokerkmError):
     """The store could not be opened, read or written; what it held before is intact."""
+
+
+class LeaseLostError(StoreError):
+    """Another server leads the group by now; this one has changed nothing, and must not go on with the group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Suite
@@ -19,7 +20,7 @@ from brokerkm.service.api import (
     MemberInfo,
     Outcome,
 )
-from brokerkm.store.records import GroupRecord, MemberRecord, Status, TokenRecord
+from brokerkm.store.records import AuditEntry, Change, GroupRecord, MemberRecord, Status, TokenRecord
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from brokerkm.service.server import KeyServer
 
 PUBLISHED_WAIT: Final = 5.0  # seconds that an outcome waits for the broker
+_ACTOR: Final = "operator"  # in the audit log
 _SEED_SIZE: Final = 32  # bytes; Ed25519
 _MAX_SECONDS: Final = 0xFFFFFFFF
 _MAX_USES: Final = 1_000_000
@@ -74,7 +76,7 @@ class Admin:
     async def list_members(self, group: str, *, after: str = "") -> list[MemberInfo]:
         """Return members with ids above `after`."""
         name = self._group(group).name
-        records = await self._server.desk.call(self._server.store.members, name, after, PAGE)
+        records = await self._server.desk.call(self._server.store.members, name, after=after, limit=PAGE)
         return [_member_info(record) for record in records]
 
     async def add_member(self, group: str, member: str, identity: bytes) -> MemberInfo:
@@ -138,8 +140,11 @@ class Admin:
             token=token,
             token_expires=int(now + lifetime),
         )
-        record = TokenRecord(token.id, token.key.key, uses, int((now + lifetime) * 1000))
-        await self._server.desk.call(self._server.store.add_token, live.name, record, int(now * 1000))
+        created, expiry = int(now * 1000), int((now + lifetime) * 1000)
+        record = TokenRecord(token.id, token.key.key, uses, expiry, created=created)
+        details = {"uses": uses, "expiry": expiry}
+        audit = AuditEntry(created, _ACTOR, "invite", token.id.hex(), details)
+        await self._server.desk.call(self._server.store.write, live.name, Change(tokens=[record], audit=[audit]))
         return descriptor
 
     def _group(self, name: str) -> LiveGroup:
@@ -154,9 +159,11 @@ class Admin:
         return await self._server.desk.call(self._server.store.member, live.name, member)
 
     async def _list(self, live: LiveGroup, member: str, identity: bytes, known: MemberRecord | None) -> MemberInfo:
-        last_time, epoch = (known.last_time, known.epoch) if known else (0, 0)
-        record = MemberRecord(member, Status.LISTED, identity, last_time=last_time, epoch=epoch)
-        await self._server.desk.call(self._server.store.put_member, live.name, record)
+        now = int(self._server.clock() * 1000)
+        before = known or MemberRecord(member, Status.LISTED, identity)
+        record = replace(before, status=Status.LISTED, identity=identity, since=now, blocked_until=0)
+        audit = AuditEntry(now, _ACTOR, "list", member)
+        await self._server.desk.call(self._server.store.write, live.name, Change(members=[record], audit=[audit]))
         return _member_info(record)
 
     async def _outcome(self, live: LiveGroup, stored: asyncio.Future[tuple[int, int]]) -> Outcome:
@@ -165,7 +172,7 @@ class Admin:
         return Outcome(epoch, publisher is not None and await publisher.published(live.name, sequence, PUBLISHED_WAIT))
 
     async def _info(self, live: LiveGroup) -> GroupInfo:
-        unpublished = await self._server.desk.call(self._server.store.unpublished, live.name, PAGE)
+        unpublished = await self._server.desk.call(self._server.store.waiting, live.name)
         policy = live.record.policy
         return GroupInfo(
             name=live.name,
@@ -176,7 +183,7 @@ class Admin:
             epoch=live.group.epoch,
             members=len(live.group.directory),
             waiting=len(live.changes),
-            unpublished=len(unpublished),
+            unpublished=unpublished,
             beacon_interval=live.record.beacon_interval,
             policy={
                 "grace": policy.grace,

@@ -20,7 +20,7 @@ PAGE: Final = 1000  # members returned at a time
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A group as an operator sees it; `server_key` in hex, `unpublished` up to 1000."""
+    """A group as an operator sees it; `server_key` in hex."""
 
     name: str
     prefix: str

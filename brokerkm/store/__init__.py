@@ -6,15 +6,36 @@ before it, so that no mistake above it can use an epoch twice.
 
 from brokerkm.store.memory import MemoryStore
 from brokerkm.store.protocol import Store
-from brokerkm.store.records import CommitRecord, GroupRecord, MemberRecord, OutboxMessage, Status, TokenRecord
+from brokerkm.store.records import (
+    AuditEntry,
+    AuditRecord,
+    Change,
+    Document,
+    Finding,
+    GroupRecord,
+    KeyChange,
+    MemberRecord,
+    OutboxMessage,
+    Settings,
+    Sighting,
+    Status,
+    TokenRecord,
+)
 from brokerkm.store.sqlite import SqliteStore
 
 __all__ = [
-    "CommitRecord",
+    "AuditEntry",
+    "AuditRecord",
+    "Change",
+    "Document",
+    "Finding",
     "GroupRecord",
+    "KeyChange",
     "MemberRecord",
     "MemoryStore",
     "OutboxMessage",
+    "Settings",
+    "Sighting",
     "SqliteStore",
     "Status",
     "Store",

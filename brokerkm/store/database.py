@@ -11,13 +11,13 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.errors import StoreError
-from brokerkm.store.schema import APPLICATION_ID, MIGRATIONS
+from brokerkm.store.schema import APPLICATION_ID, VERSION, sqlite_migration
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
 _ADVICE: Final = {
     "SQLITE_BUSY": "another process has it open: stop that one, or ask the running server through its control socket",
@@ -35,8 +35,27 @@ _PRIVATE_DIRECTORY: Final = 0o700
 _OTHERS: Final = 0o077
 
 
-class Database:
-    """The connection to a store's file; created if there is none. Raises `StoreError`."""
+class SqliteSession:
+    """The connection, as queries use it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection: Final = connection
+
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that a query finds."""
+        return self._connection.execute(query, values)
+
+    def change(self, statement: str, *values: object) -> int:
+        """Return how many rows a statement has changed."""
+        return self._connection.execute(statement, values).rowcount
+
+    def many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Execute a statement once for each of `rows`."""
+        self._connection.executemany(statement, rows)
+
+
+class SqliteEngine:
+    """The store's file, and the one connection to it; created if there is none. Raises `StoreError`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path: Final = Path(path)
@@ -46,6 +65,7 @@ class Database:
             self.connection: Final = sqlite3.connect(
                 self._path, timeout=0, isolation_level=None, check_same_thread=False
             )
+        self._session: Final = SqliteSession(self.connection)
         try:
             with self.errors():
                 self._configure()
@@ -65,22 +85,36 @@ class Database:
             raise StoreError(message) from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Generator[sqlite3.Connection]:
+    def transaction(self) -> Generator[SqliteSession]:
         """Do all that is done inside, durably, or nothing of it."""
         with self.errors():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self.connection
+                yield self._session
                 self.connection.execute("COMMIT")
             except BaseException:
                 if self.connection.in_transaction:  # SQLite ends it by itself when the disk is full
                     self.connection.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def reading(self) -> Generator[SqliteSession]:
+        """Read; nobody else changes anything, because there is one connection and one thread."""
+        with self.errors():
+            yield self._session
+
     def scrub(self) -> None:
         """Move all into the main file, where what was deleted is zeros, and empty the WAL, where it is not."""
         with self.errors():
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def findings(self) -> Iterator[str]:
+        """Yield what SQLite's own check says is wrong."""
+        with self.errors():
+            for check in ("integrity_check", "foreign_key_check"):
+                for row in self.connection.execute(f"PRAGMA {check}"):
+                    if row != ("ok",):
+                        yield f"{check}: {' '.join(map(str, row))}"
 
     def close(self) -> None:
         """Release the lock."""
@@ -96,23 +130,23 @@ class Database:
             "foreign_keys = ON",
         ):
             self.connection.execute(f"PRAGMA {pragma}").fetchone()
-        with self.transaction() as connection:  # takes the lock
+        with self.transaction():  # takes the lock
+            connection = self.connection
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if application != APPLICATION_ID and (application or version or tables):
                 message = f"store {self._path}: it is the SQLite file of another program"
                 raise StoreError(message)
-            if version > len(MIGRATIONS):
+            if version > VERSION:
                 message = (
                     f"store {self._path}: a newer brokerkm made it (version {version}); this one is too old for it"
                 )
                 raise StoreError(message)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            for script in MIGRATIONS[version:]:
-                for statement in script.split(";\n"):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            for statement in sqlite_migration(version):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _create(path: Path) -> None:

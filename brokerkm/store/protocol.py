@@ -5,64 +5,118 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from brokerkm.store.records import CommitRecord, GroupRecord, MemberRecord, OutboxMessage, TokenRecord
+    from brokerkm.store.records import (
+        AuditEntry,
+        AuditRecord,
+        Change,
+        Document,
+        GroupRecord,
+        MemberRecord,
+        OutboxMessage,
+        Page,
+        Sighting,
+        Status,
+        TokenRecord,
+    )
 
 
 class Store(Protocol):
-    """Groups, their keys, members, tokens and outgoing messages.
+    """Groups, their keys, members, tokens, documents, audit log and outgoing messages.
 
     Each call is one transaction: it has happened durably when it returns, and not at all if it raises
-    `StoreError`. Calls block and come from one thread at a time; `KeyServer` gives its store a thread of its own,
-    because a transaction must not be interleaved with another and a disk must not stall the event loop.
-    An unknown group is a `UsageError`.
+    `StoreError`. Calls block and come from one thread at a time; `KeyServer` gives its store a
+    thread of its own, because a transaction must not be interleaved with another and a disk must not stall the event
+    loop. An unknown group is a `UsageError`.
     """
 
-    def create_group(self, record: GroupRecord, messages: Sequence[OutboxMessage]) -> None:
+    def create_group(self, record: GroupRecord, change: Change) -> int:
         """Add a group with its first messages; raises `UsageError` if there is one of that name."""
+        ...
+
+    def destroy_group(self, name: str, audit: Iterable[AuditEntry]) -> None:
+        """Forget a group and all that it had, save its audit log, which ends with `audit`."""
 
     def groups(self) -> list[GroupRecord]:
         """Return all groups, by name."""
         ...
 
-    def pages(self, group: str) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the stored (level, page number, page) of the group's key tree."""
+    def group(self, name: str) -> GroupRecord | None:
+        """Return one group, if there is one of that name."""
+        ...
+
+    def pages(self, group: str) -> Iterator[Page]:
+        """Yield the stored (level, page number, page) of the group's key tree; raises `StoreError`."""
         ...
 
     def seats(self, group: str) -> Iterator[tuple[str, int]]:
-        """Yield (member id, slot) of the seated members."""
+        """Yield (member id, slot) of the seated members, by slot."""
         ...
 
     def member(self, group: str, member: str) -> MemberRecord | None:
         """Return what is known of a member id."""
         ...
 
-    def members(self, group: str, after: str = "", limit: int = 1000) -> list[MemberRecord]:
-        """Return up to `limit` records of members with ids above `after`, in order of ids."""
+    def member_at(self, group: str, slot: int) -> MemberRecord | None:
+        """Return who sits at a slot."""
         ...
 
-    def put_member(self, group: str, record: MemberRecord) -> None:
-        """Keep what is known of a member that has no seat."""
+    def members(
+        self,
+        group: str,
+        *,
+        after: str = "",
+        limit: int = 1000,
+        status: Status | None = None,
+        pattern: str = "*",
+        unseen_since: int | None = None,
+        behind: int | None = None,
+    ) -> list[MemberRecord]:
+        """Return up to `limit` records of members with ids above `after`, in order of ids.
+
+        Args:
+            status: only those with it.
+            pattern: only ids that match it (fnmatch, case counts).
+            unseen_since: only those that were neither seen at that time or later, nor got their status since.
+            behind: only seated ones that have confirmed an epoch once, but none from this one on.
+        """
+        ...
+
+    def count(self, group: str) -> Mapping[Status, int]:
+        """Return how many members there are of each status."""
+        ...
 
     def token(self, group: str, token_id: bytes) -> TokenRecord | None:
         """Return an enrollment token; one without uses left is not kept."""
         ...
 
-    def add_token(self, group: str, token: TokenRecord, now: int) -> None:
-        """Keep a new token, and forget those that had expired by `now`."""
+    def tokens(self, group: str) -> list[TokenRecord]:
+        """Return all enrollment tokens, oldest first."""
+        ...
 
-    def record_commit(self, group: str, commit: CommitRecord) -> int:
-        """Store a commit with its messages; return the sequence of the last of them.
+    def documents(self, group: str, kind: str) -> list[Document]:
+        """Return all documents of a kind, by name; those of the server for group ""."""
+        ...
+
+    def document(self, group: str, kind: str, name: str) -> Document | None:
+        """Return one document."""
+        ...
+
+    def write(self, group: str, change: Change) -> int:
+        """Store a change; return the sequence of the last message that the group has.
+
+        For group "", the server, a change has only `documents`, `dropped` and `audit`.
 
         Raises:
-            StoreError: also if the epoch does not follow the stored one, or a token has too few uses left.
+            StoreError: also if the epoch does not follow, a token has too few uses left, or a member would get or
+                lose a seat without a commit.
+            LeaseLostError: another server leads the group by now.
         """
         ...
 
-    def record_beacon(self, group: str, time: int, message: OutboxMessage) -> int:
-        """Move the group's clock to `time` and queue its Beacon; return the message's sequence."""
-        ...
+    def touch(self, group: str, sightings: Iterable[Sighting]) -> None:
+        """Note signs of life of members; those of unknown ids are ignored."""
 
     def unpublished(self, group: str, limit: int) -> list[OutboxMessage]:
         """Return up to `limit` messages that are to be published, in order."""
@@ -73,6 +127,14 @@ class Store(Protocol):
 
     def publish_again(self, group: str) -> int:
         """Queue all that is kept for publication again; return how many messages wait now."""
+        ...
+
+    def waiting(self, group: str) -> int:
+        """Return how many messages are to be published."""
+        ...
+
+    def audit(self, chain: str, after: int = 0, limit: int = 1000) -> list[AuditRecord]:
+        """Return up to `limit` entries with numbers above `after`; of a group, destroyed or not, or of the server."""
         ...
 
     def scrub(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from brokerkm.core.crypto import Suite
 from brokerkm.core.names import DEFAULT_PREFIX
@@ -12,6 +12,27 @@ from brokerkm.core.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+Page: TypeAlias = tuple[int, int, bytes]  # level, page number, the nodes' keys, births and steps
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server does for a group by itself; members are not told.
+
+    Args:
+        interval: seconds that a change waits for others; None for the server's own.
+        max_pending: how many changes wait at most; None for the server's own.
+        root_period: seconds after which the root gets a new key, 0 never.
+        leaf_period: seconds after which a member gets a new leaf key, 0 never.
+        retained: whether the broker is to keep the newest message of each topic.
+    """
+
+    interval: float | None = None
+    max_pending: int | None = None
+    root_period: int = 0
+    leaf_period: int = 0
+    retained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +43,8 @@ class GroupRecord:
         signing_seed: the group's Ed25519 private key, 32 bytes.
         beacon_interval: seconds between Beacons.
         epoch, height, time: where the group stands; `KeyTree`'s height.
+        frozen: no change is to be committed before an operator thaws it.
+        handovers: encoded Handover messages from one signing key to the next, oldest first.
     """
 
     name: str
@@ -34,6 +57,9 @@ class GroupRecord:
     epoch: int = 0
     height: int = 1
     time: int = 0
+    settings: Settings = field(default_factory=Settings)
+    frozen: bool = False
+    handovers: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Status(enum.IntEnum):
@@ -42,6 +68,7 @@ class Status(enum.IntEnum):
     LISTED = 1  # its identity key may join; it has no place now
     SEATED = 2  # it has a slot and a leaf key
     EVICTED = 3  # it may not come back before an operator says so
+    PENDING = 4  # it asked to join and waits for an operator's yes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +78,15 @@ class MemberRecord:
     Args:
         identity: the Ed25519 public key listed for it or bound to it.
         slot: its leaf; None unless it is seated.
-        kem_public: what its Welcomes are sealed to; empty unless it is seated.
-        nonce: of the Join that seated it; empty unless it is seated.
+        kem_public: what its Welcomes are sealed to; empty unless it is seated or waits for an operator.
+        nonce: of the Join that seated it or waits; empty otherwise.
         last_time: of the newest of its requests that had a lasting effect; older ones are replays.
         epoch: of the commit that last seated or removed it; 0 if none did.
+        since: when its status began.
+        seen: newest sign of life; 0 if there was none.
+        acked: newest epoch that it confirmed; 0 if none.
+        blocked_until: until then its requests are refused; 0 if they are not.
+        counter: highest request counter seen.
     """
 
     member: str
@@ -65,16 +97,41 @@ class MemberRecord:
     nonce: bytes = field(default=b"", repr=False)
     last_time: int = 0
     epoch: int = 0
+    since: int = 0
+    seen: int = 0
+    acked: int = 0
+    blocked_until: int = 0
+    counter: int = 0
+
+
+class Sighting(NamedTuple):
+    """A sign of life of a member: what is higher than before is kept, 0 changes nothing."""
+
+    member: str
+    seen: int = 0
+    acked: int = 0
+    counter: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """An enrollment token: the MAC key derived from its secret, and how often and until when it may be used."""
+    """An enrollment token.
+
+    Args:
+        key: the MAC key derived from its secret.
+        uses_left, expiry: how often and until when it may be used.
+        pattern: shell pattern (fnmatch) that the member ids must match.
+        created: when it was made; tokens that had expired by then are forgotten.
+        note: the operator's words.
+    """
 
     id: bytes
     key: bytes = field(repr=False)
     uses_left: int
     expiry: int
+    pattern: str = "*"
+    created: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +143,7 @@ class OutboxMessage:
 
     Args:
         audience: the member that alone may read it, or None.
-        sequence: place in the order of publication; given by the store.
+        sequence: place in the group's order of publication; given by the store.
     """
 
     topic: str
@@ -96,21 +153,92 @@ class OutboxMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitRecord:
-    """All that one commit changes, for one transaction.
+class Document:
+    """A small thing of a group or of the server (group ""), JSON by convention; `kind` says whose it is."""
+
+    kind: str
+    name: str
+    body: bytes = field(repr=False)
+    time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What happened, and by whose will.
 
     Args:
-        epoch: the one that begins; must follow the stored one.
-        pages: (level, page number, page) of the key tree.
-        members: records as they are from now on.
-        spent: token id to the number of uses that this commit takes from it.
-        messages: in the order of publication.
+        actor: ``operator:NAME``, ``member:NAME``, ``rule:NAME`` or ``server``.
+        action: a word of the audit log, such as ``seat`` or ``evict``.
+        subject: what it was done to: a member id, a token id, a group.
+    """
+
+    time: int
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, str | int | bool] = field(default_factory=dict[str, "str | int | bool"])
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """An entry at its place in its chain; `hash` covers it and, through the one before, all earlier ones."""
+
+    number: int
+    entry: AuditEntry
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """The key tree's part of a commit.
+
+    Args:
+        epoch: the one that begins; it follows the stored one, or is anywhere above it if `jump`.
+        pages: those that change; with each, all pages above it.
     """
 
     epoch: int
     height: int
-    time: int
-    pages: Iterable[tuple[int, int, bytes]] = field(repr=False)
-    members: Sequence[MemberRecord]
-    spent: Mapping[bytes, int]
-    messages: Sequence[OutboxMessage] = field(repr=False)
+    pages: Iterable[Page] = field(repr=False)
+    jump: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """All that one transaction changes in one group; nothing, if nothing is named.
+
+    Args:
+        fence: of the lease under which it is made, None where there are no leases.
+        keys: a commit of the key tree; only with it may members be seated or lose their seats.
+        time: the group's clock from now on.
+        record: replaces policy, settings, frozen, signing_seed, beacon_interval and handovers, and nothing else.
+        members: records as they are from now on.
+        tokens: new ones.
+        spent: token id to the number of uses that are taken from it.
+        revoked: ids of tokens that are void.
+        documents: new ones, and new bodies of old ones.
+        dropped: (kind, name) of documents that go.
+        messages: in the order of publication.
+        audit: in order.
+    """
+
+    fence: int | None = None
+    keys: KeyChange | None = None
+    time: int | None = None
+    record: GroupRecord | None = None
+    members: Sequence[MemberRecord] = ()
+    tokens: Sequence[TokenRecord] = ()
+    spent: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
+    revoked: Sequence[bytes] = ()
+    documents: Sequence[Document] = ()
+    dropped: Sequence[tuple[str, str]] = ()
+    messages: Sequence[OutboxMessage] = field(default=(), repr=False)
+    audit: Sequence[AuditEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` found wrong; `group` is "" if it concerns the whole store."""
+
+    group: str
+    what: str

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from brokerkm.store import CommitRecord
+    from brokerkm.store import Change
     from brokerkm.transport import Outgoing
 
 
@@ -26,10 +26,11 @@ class FaultyStore(SqliteStore):
             message = f"{call}: the disk is full"
             raise StoreError(message)
 
-    def record_commit(self, group: str, commit: CommitRecord) -> int:
-        """Store a commit, or raise."""
-        self._check("record_commit")
-        return super().record_commit(group, commit)
+    def write(self, group: str, change: Change) -> int:
+        """Store a change, or raise if it is a commit that is to fail."""
+        if change.keys is not None:
+            self._check("commit")
+        return super().write(group, change)
 
     def mark_published(self, group: str, sequence: int) -> None:
         """Mark, or raise."""

@@ -137,7 +137,7 @@ async def test_a_full_disk_delays_an_eviction(tmp_path: Path, device: OpenDevice
     async with serving(store) as server:
         one, two = await fleet(server, device, "a", "b")
         before = (await server.admin.show("plant")).epoch
-        store.broken = frozenset({"record_commit"})
+        store.broken = frozenset({"commit"})
         with pytest.raises(StoreError, match="the disk is full"):
             await server.admin.evict("plant", "a")
         info = await server.admin.show("plant")
@@ -155,7 +155,7 @@ async def test_a_join_that_could_not_be_stored_can_be_evicted(tmp_path: Path, de
         await server.admin.create_group("plant")
         descriptor = await server.admin.invite("plant")
         pump = await device(descriptor)
-        store.broken = frozenset({"record_commit"})
+        store.broken = frozenset({"commit"})
         await pump.join(descriptor.token.key)  # type: ignore[union-attr]
         group = server.groups["plant"]
         await eventually(lambda: group.group.pending == 1)
@@ -175,7 +175,7 @@ async def test_a_join_that_could_not_be_stored_may_be_rejected_later(tmp_path: P
         descriptor = await server.admin.invite("plant")
         assert descriptor.token is not None
         pump = await device(descriptor)
-        store.broken = frozenset({"record_commit"})
+        store.broken = frozenset({"commit"})
         await pump.join(descriptor.token.key)
         group = server.groups["plant"]
         await eventually(lambda: len(group.changes) == 1 and group.group.pending == 1)
@@ -350,7 +350,7 @@ async def test_a_broker_that_forgot_is_told_again(tmp_path: Path, device: OpenDe
         await fleet(server, device, *"abcdef")
         await server.admin.evict("plant", "b")
     assert [] == store.unpublished("plant", 1)
-    kept = {topic for (topic,) in store._database.connection.execute("SELECT topic FROM outbox")}
+    kept = {topic for (topic,) in store._engine.connection.execute("SELECT topic FROM outbox")}
     transport = FaultyTransport("memory://empty", SERVER)
     async with serving(store, transport):
         await eventually(lambda: kept <= {message.topic for message in transport.sent})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from brokerkm.store import GroupRecord, MemoryStore, SqliteStore
+from brokerkm.store import Change, GroupRecord, MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Store]:
     """Open a store that holds the group g at epoch 0."""
     opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "brokerkm.sqlite")
-    opened.create_group(GroupRecord("g", bytes(32), 4), [])
+    opened.create_group(GroupRecord("g", bytes(32), 4), Change())
     yield opened
     opened.close()

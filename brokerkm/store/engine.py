@@ -1,0 +1,51 @@
+"""What `SqlStore` asks of a database: the `Engine` Protocol.
+
+Queries are SQL that every engine understands, with ``?`` for each value, whatever the driver's own style is: upserts
+by ON CONFLICT, no REPLACE, no row ids. Values are int, str, bytes and None. An engine turns its driver's
+errors into `StoreError` that say what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+
+class Session(Protocol):
+    """A connection, inside a transaction or for reading."""
+
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that a query finds; they are not all in memory at once."""
+        ...
+
+    def change(self, statement: str, *values: object) -> int:
+        """Return how many rows a statement has changed."""
+        ...
+
+    def many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Execute a statement once for each of `rows`."""
+
+
+class Engine(Protocol):
+    """A database with the tables of `brokerkm.store.schema`."""
+
+    def transaction(self) -> AbstractContextManager[Session]:
+        """Do all that is done inside, durably, or nothing of it; no other transaction writes meanwhile what it read."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """Read one state of the database, that of the first query."""
+        ...
+
+    def scrub(self) -> None:
+        """See to it that what was replaced or deleted cannot be read from the storage any more, where possible."""
+
+    def findings(self) -> Iterator[str]:
+        """Yield what the database's own check of its integrity says is wrong."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held; may be called twice."""
