@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from brokerkm.core.commit import Enrollment
+    from brokerkm.store.records import AuditEntry, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Changes:
     """Changes by member id, and those who wait to hear that they are stored.
 
     Args:
+        documents: stored with them, in the same transaction.
+        audit: said of them beyond what they say by themselves.
         since: when the first of them was asked for, in seconds of the event loop's clock; None while there is none.
     """
 
@@ -59,6 +62,8 @@ class Changes:
     rotate_all: bool = False
     rotated_by: str = ""  # who asked for new keys, for the audit log
     waiters: list[asyncio.Future[tuple[int, int]]] = field(default_factory=list["asyncio.Future[tuple[int, int]]"])
+    documents: dict[tuple[str, str], Document] = field(default_factory=dict[tuple[str, str], "Document"])
+    audit: list[AuditEntry] = field(default_factory=list["AuditEntry"])
     since: float | None = None
 
     def __len__(self) -> int:
@@ -75,6 +80,11 @@ class Changes:
         if waiting is None or waiting.reason is GoodbyeReason.LEFT:
             self.evictions[member] = eviction
 
+    def attach(self, document: Document, entry: AuditEntry) -> None:
+        """Store `document` in the transaction of these changes, and have the audit log say `entry`."""
+        self.documents[document.kind, document.name] = document
+        self.audit.append(entry)
+
     def put_back(self, earlier: Changes) -> None:
         """Take in `earlier` changes that could not be stored; what was asked for since then counts more."""
         self.joins = {
@@ -84,4 +94,6 @@ class Changes:
         self.rotate |= earlier.rotate
         self.rotate_all |= earlier.rotate_all
         self.rotated_by = self.rotated_by or earlier.rotated_by
+        self.documents = earlier.documents | self.documents
+        self.audit = earlier.audit + self.audit
         self.since = earlier.since

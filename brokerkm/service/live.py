@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from brokerkm.core.commit import Enrollment
 from brokerkm.core.directory import Directory
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
@@ -113,6 +114,12 @@ class LiveGroup:
         """Queue a join whose proof has been checked; not for a member whose eviction waits."""
         self.changes.join(join)
         self._note()
+
+    def refresh(self, record: MemberRecord, actor: str) -> None:
+        """Queue a new leaf key for a seated member: it joins again at its place, as it did when it was seated."""
+        who = Enrollment(record.member, record.identity, record.kem_public, record.nonce)
+        if self.waiting_join(record.member) is None and not self.is_leaving(record.member):
+            self.join(PendingJoin(who, record.last_time, None, actor))
 
     def leave(self, member: str, time: int) -> None:
         """Queue the leave of a member whose proof has been checked."""
@@ -235,7 +242,8 @@ class LiveGroup:
             self.group.rotate_all()
         if not self.group.pending:
             audit = self._audit(batch, removed, [], int(now * 1000), self.group.epoch)
-            return Settled(None, self._store.write(self.name, Change(members=removed, audit=audit)), rejected)
+            noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
+            return Settled(None, self._store.write(self.name, noted), rejected)
         began = time.perf_counter()
         commit = self.group.prepare(now, self._random)
         prepared = time.perf_counter()
@@ -247,6 +255,7 @@ class LiveGroup:
             time=change.time,
             members=[replace(member, epoch=change.epoch, since=since) for member in removed + seated],
             spent=spent,
+            documents=list(batch.documents.values()),
             messages=self._messages(commit),
             audit=self._audit(batch, removed, seated, since, change.epoch),
         )
@@ -306,7 +315,7 @@ class LiveGroup:
         self, batch: Changes, removed: list[MemberRecord], seated: list[MemberRecord], time: int, epoch: int
     ) -> list[AuditEntry]:
         """Return what the audit log is to say of a commit."""
-        entries: list[AuditEntry] = []
+        entries = [replace(entry, time=time) for entry in batch.audit]
         if batch.rotate or batch.rotate_all:
             details = {"epoch": epoch, "everything": batch.rotate_all}
             entries.append(AuditEntry(time, batch.rotated_by, "rotate", self.name, details))
