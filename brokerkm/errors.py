@@ -47,6 +47,10 @@ class UsageError(BrokerkmError, ValueError):
     """The caller asked for something that cannot be done; nothing has changed."""
 
 
+class UnknownNameError(UsageError):
+    """What the caller named does not exist."""
+
+
 class StateError(UsageError):
     """The member is in no state to do what was asked."""
 
