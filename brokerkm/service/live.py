@@ -26,13 +26,13 @@ from brokerkm.service.feed import Feed, Kind
 from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import GroupRecord
+    from brokerkm.store.records import Document, GroupRecord
 
 _log = logging.getLogger(__name__)
 
@@ -115,11 +115,25 @@ class LiveGroup:
         self.changes.join(join)
         self._note()
 
-    def refresh(self, record: MemberRecord, actor: str) -> None:
-        """Queue a new leaf key for a seated member: it joins again at its place, as it did when it was seated."""
-        who = Enrollment(record.member, record.identity, record.kem_public, record.nonce)
-        if self.waiting_join(record.member) is None and not self.is_leaving(record.member):
-            self.join(PendingJoin(who, record.last_time, None, actor))
+    def refresh(self, records: Iterable[MemberRecord], actor: str) -> asyncio.Future[tuple[int, int]]:
+        """Queue new leaf keys for seated members: each joins again at its place, as it did when it was seated."""
+        for known in records:
+            if self.waiting_join(known.member) is None and not self.is_leaving(known.member):
+                who = Enrollment(known.member, known.identity, known.kem_public, known.nonce)
+                self.changes.join(PendingJoin(who, known.last_time, None, actor))
+        return self._wait(urgent=True)
+
+    def attach(self, document: Document, entry: AuditEntry) -> None:
+        """Store `document` and `entry` in the transaction of the changes that wait."""
+        self.changes.attach(document, entry)
+
+    def is_noting(self, kind: str, name: str) -> bool:
+        """Return whether a document is attached to changes that are not stored yet."""
+        return (kind, name) in self.changes.documents or (kind, name) in self._in_flight.documents
+
+    async def note(self, document: Document, audit: Sequence[AuditEntry] = ()) -> None:
+        """Store a document and what the audit log says of it, without a commit; raises `StoreError`."""
+        await self._desk.call(self._store.write, self.name, Change(documents=[document], audit=audit))
 
     def leave(self, member: str, time: int) -> None:
         """Queue the leave of a member whose proof has been checked."""
@@ -253,7 +267,7 @@ class LiveGroup:
         whole = Change(
             keys=KeyChange(change.epoch, change.height, change.pages(self.group.tree)),
             time=change.time,
-            members=[replace(member, epoch=change.epoch, since=since) for member in removed + seated],
+            members=[replace(member, epoch=change.epoch, since=member.since or since) for member in removed + seated],
             spent=spent,
             documents=list(batch.documents.values()),
             messages=self._messages(commit),
@@ -287,7 +301,9 @@ class LiveGroup:
         who = join.enrollment
         known = self._store.member(self.name, who.member) or MemberRecord(who.member, Status.LISTED, who.identity)
         seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
-        return replace(seat, identity=who.identity, last_time=join.time, acked=0)
+        if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
+            return seat
+        return replace(seat, identity=who.identity, last_time=join.time, acked=0, since=0)
 
     def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord:
         """Queue the eviction in the group, if it has a place there, and return what is known of it from now on."""
@@ -327,7 +343,7 @@ class LiveGroup:
         for record in seated:
             actor = batch.joins[record.member].actor or f"member:{record.member}"
             details = {"epoch": epoch, "slot": record.slot or 0}
-            entries.append(AuditEntry(time, actor, "seat", record.member, details))
+            entries.append(AuditEntry(time, actor, "refresh" if record.since else "seat", record.member, details))
         return entries
 
     def _messages(self, commit: Commit) -> list[OutboxMessage]:
