@@ -21,7 +21,7 @@ from brokerkm.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-PAGE_NODES: Final = 64  # nodes a page: 64 x 42 bytes, about 2.7 KB, and a whole number of siblings for degree 2 to 64
+PAGE_NODES: Final = 128  # nodes a page: 128 x 42 bytes, 4 KB of keys; its parents all lie in one page (store, pages)
 RECORD_SIZE: Final = KEY_SIZE + 8 + 2  # bytes a node in a page: key, birth, step
 _UNCHANGED: Final[Mapping[int, NodeKey]] = {}
 
@@ -135,9 +135,9 @@ class KeyTree:
         return tuple(self.get(level, slot // self.degree**level) for level in range(1, self.height + 1))
 
     def page(self, level: int, number: int, changes: Mapping[int, NodeKey] = _UNCHANGED) -> bytes:
-        """Return the stored form of nodes `64 * number` and on, with `changes` (by index) on top.
+        """Return the stored form of nodes `128 * number` and on, with `changes` (by index) on top.
 
-        A page has, for each of its nodes (64, or fewer at a level's end), the key; then for each the birth (8 bytes,
+        A page has, for each of its nodes (128, or fewer at a level's end), the key; then for each the birth (8 bytes,
         big-endian); then for each the step (2 bytes).
         """
         nodes, first = self.levels[level], PAGE_NODES * number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
@@ -12,9 +12,12 @@ from brokerkm.core.wire import array, binary, pack, unpack_array
 from brokerkm.errors import RefusedError, StoreError
 from brokerkm.store.records import GroupRecord, MemberRecord, Settings, Status, TokenRecord
 
+if TYPE_CHECKING:
+    from brokerkm.store.vault import Vault
+
 GROUP: Final = (
     "name, prefix, degree, suite, policy, beacon_interval, settings, frozen, handovers, signing_seed, "
-    "epoch, height, time"
+    "epoch, height, time, uid"
 )
 MEMBER: Final = (
     "member, status, identity, slot, kem_public, nonce, last_time, epoch, since, seen, acked, blocked_until, counter"
@@ -23,9 +26,10 @@ TOKEN: Final = "id, key, uses_left, expiry, pattern, created, note"  # noqa: S10
 _HANDOVERS_LIMIT: Final = 1 << 20  # bytes
 
 
-def group(row: tuple[Any, ...], signing_seed: bytes) -> GroupRecord:
+def group(row: tuple[Any, ...], vault: Vault) -> GroupRecord:
     """Return the group in a row of `GROUP` columns."""
-    name, prefix, degree, suite, policy, interval, settings, frozen, handovers, _, epoch, height, time = row
+    name, prefix, degree, suite, policy, interval, settings, frozen, handovers, sealed, epoch, height, time, uid = row
+    signing_seed = open_seed(vault, uid, name, sealed)
     try:
         return GroupRecord(
             name,
@@ -88,7 +92,40 @@ def member_row(record: MemberRecord) -> tuple[object, ...]:
     )
 
 
-def token(row: tuple[Any, ...], key: bytes) -> TokenRecord:
+def token(row: tuple[Any, ...], vault: Vault, uid: bytes) -> TokenRecord:
     """Return the token in a row of `TOKEN` columns."""
-    token_id, _, *rest = row
-    return TokenRecord(token_id, key, *rest)
+    token_id, sealed, *rest = row
+    return TokenRecord(token_id, open_token_key(vault, uid, token_id, sealed), *rest)
+
+
+def token_row(record: TokenRecord, vault: Vault, uid: bytes) -> tuple[object, ...]:
+    """Return the `TOKEN` columns of a record."""
+    sealed = seal_token_key(vault, uid, record.id, record.key)
+    return (record.id, sealed, record.uses_left, record.expiry, record.pattern, record.created, record.note)
+
+
+def seal_seed(vault: Vault, uid: bytes, name: str, seed: bytes) -> bytes:
+    """Return a group's signing key, sealed for the group with this `uid` and name."""
+    return vault.box("seed", uid).seal(seed, name)
+
+
+def open_seed(vault: Vault, uid: bytes, name: str, sealed: bytes) -> bytes:
+    """Return a group's signing key."""
+    return _opened(vault.box("seed", uid).open(sealed, name), f"the signing key of group {name}")
+
+
+def seal_token_key(vault: Vault, uid: bytes, token_id: bytes, key: bytes) -> bytes:
+    """Return a token's key, sealed for the token with this id."""
+    return vault.box("token", uid).seal(key, token_id)
+
+
+def open_token_key(vault: Vault, uid: bytes, token_id: bytes, sealed: bytes) -> bytes:
+    """Return a token's key."""
+    return _opened(vault.box("token", uid).open(sealed, token_id), f"the key of token {token_id.hex()}")
+
+
+def _opened(plain: bytes | None, what: str) -> bytes:
+    if plain is None:
+        message = f"{what} is not what was sealed there: it was moved, swapped or damaged; restore a backup"
+        raise StoreError(message)
+    return plain

@@ -141,6 +141,7 @@ _TABLES: Final = (
 ){table}""",
     # At most one row: the data key, wrapped under the store key.
     """CREATE TABLE vault (
+    id {integer} NOT NULL UNIQUE CHECK (id = 1),
     wrapped {blob} NOT NULL
 ){table}""",
 )

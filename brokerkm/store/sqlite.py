@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from brokerkm.errors import StoreError
+from brokerkm.store import statements
 from brokerkm.store.database import SqliteEngine
 from brokerkm.store.sql import SqlStore
+from brokerkm.storekey.file import FileKey
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
+
+KEY_FILE: Final = "store.key"
 
 
 class SqliteStore(SqlStore):
     """`Store` in the SQLite file at `path`; created if there is none, and locked against other processes.
 
+    Args:
+        store_key: 32 bytes, or what returns them; by default those in the file ``store.key`` beside the store, which is
+            made with a new store.
+
     Raises:
-        StoreError: the file is in use, cannot be opened, is readable by others, or is none of ours.
+        StoreError: the file is in use, cannot be opened, is readable by others, is none of ours, or is sealed under
+            another store key.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(SqliteEngine(path))
+    def __init__(self, path: str | os.PathLike[str], store_key: bytes | Callable[[], bytes] | None = None) -> None:
+        engine = SqliteEngine(path)
+        super().__init__(engine, store_key or (lambda: _key_beside(Path(path), engine)))
+
+
+def _key_beside(path: Path, engine: SqliteEngine) -> bytes:
+    """Return the key in the file beside the store; a store that nothing is sealed in yet may have a new one."""
+    place = path.with_name(KEY_FILE)
+    source = FileKey(place)
+    if not place.exists():
+        with engine.reading() as session:
+            if statements.found(session, "SELECT 1 FROM vault"):
+                message = f"store {path}: its key is not in {place}: put it back there, or name where it is"
+                raise StoreError(message)
+        source.create()
+    return source.read()

@@ -85,8 +85,17 @@ def test_an_epoch_follows_the_one_before(store: Store, epoch: int) -> None:
 def test_pages_are_replaced(store: Store) -> None:
     """The newest form of each page is kept."""
     store.write("g", commit(1, pages=((0, 0, b"old"), (1, 0, b"one"))))
-    store.write("g", commit(2, pages=((0, 0, b"new"), (0, 1, b"two"))))
-    assert [(0, 0, b"new"), (0, 1, b"two"), (1, 0, b"one")] == sorted(store.pages("g"))
+    store.write("g", commit(2, pages=((0, 0, b"new"), (0, 1, b"two"), (1, 0, b"root"))))
+    assert [(0, 0, b"new"), (0, 1, b"two"), (1, 0, b"root")] == sorted(store.pages("g"))
+
+
+def test_a_tree_grows(store: Store) -> None:
+    """Pages that were there stay in their places below new ones."""
+    store.write("g", commit(1, pages=((0, 0, b"a"), (1, 0, b"b"))))
+    store.write("g", commit(2, height=3, pages=((0, 7, b"c"), (1, 1, b"d"), (2, 0, b"e"), (3, 0, b"f"))))
+    store.write("g", commit(3, height=3, pages=((2, 0, b"g"), (3, 0, b"h"))))
+    expected = [(0, 0, b"a"), (0, 7, b"c"), (1, 0, b"b"), (1, 1, b"d"), (2, 0, b"g"), (3, 0, b"h")]
+    assert expected == sorted(store.pages("g"))
 
 
 def test_members_come_back_as_they_were(store: Store) -> None:
@@ -203,9 +212,9 @@ def test_a_beacon_moves_the_clock_alone(store: Store) -> None:
 
 def test_scrubbing_changes_nothing(store: Store) -> None:
     """What is current is still there afterwards."""
-    store.write("g", commit(pages=((0, 0, b"page"),), members=[SEATED]))
+    store.write("g", commit(pages=((0, 0, b"page"), (1, 0, b"root")), members=[SEATED]))
     store.scrub()
-    assert ([(0, 0, b"page")], [SEATED]) == (list(store.pages("g")), store.members("g"))
+    assert ([(0, 0, b"page"), (1, 0, b"root")], [SEATED]) == (sorted(store.pages("g")), store.members("g"))
 
 
 def test_no_text_shows_a_key(store: Store) -> None:
@@ -240,7 +249,7 @@ def test_terms_are_replaced_and_nothing_else(store: Store) -> None:
 def test_a_destroyed_group_leaves_its_log(store: Store) -> None:
     """All else is gone, and a group that takes its name begins anew, but for the log."""
     one = Document("rule", "night", b"{}")
-    store.write("g", commit(pages=((0, 0, b"p"),), members=[SEATED], tokens=[TOKEN], documents=[one]))
+    store.write("g", commit(pages=((0, 0, b"p"), (1, 0, b"q")), members=[SEATED], tokens=[TOKEN], documents=[one]))
     store.destroy_group("g", [AuditEntry(1, "operator", "destroy", "g")])
     with pytest.raises(UsageError, match="there is no group g"):
         store.waiting("g")
