@@ -100,3 +100,7 @@ class StoreError(BrokerkmError):
 
 class LeaseLostError(StoreError):
     """Another server leads the group by now; this one has changed nothing, and must not go on with the group."""
+
+
+class OutcomeUnknownError(StoreError):
+    """The database did not say whether it has stored a change: the group has to be loaded again to know."""

@@ -60,9 +60,9 @@ class Postgres:
 
     def cut_connections(self) -> int:
         """End every connection but this one, as a failing network does; return how many there were."""
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
+        others = "FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
         with self.connect("postgres") as connection:
-            return len(connection.execute(others, (USER,)).fetchall())
+            return len(connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}", (USER,)).fetchall())
 
     def crash_and_restart(self) -> None:
         """Lose power, and come back."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brokerkm.store import Change, GroupRecord, MemoryStore, SqliteStore
+from brokerkm.store.postgres import PostgresStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from brokerkm.store import Store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Store]:
     """Open a store that holds the group g at epoch 0."""
-    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "brokerkm.sqlite")
+    opened: Store
+    match request.param:
+        case "memory":
+            opened = MemoryStore()
+        case "sqlite":
+            opened = SqliteStore(tmp_path / "brokerkm.sqlite")
+        case _:
+            opened = PostgresStore(request.getfixturevalue("database"))
     opened.create_group(GroupRecord("g", bytes(32), 4), Change())
     yield opened
     opened.close()
