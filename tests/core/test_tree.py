@@ -111,18 +111,18 @@ def test_page_shows_changes_that_are_not_applied() -> None:
     """A commit's pages can be stored before the tree has them; the tree stays as it is."""
     tree = KeyTree(4)
     tree.extend(1, 2)
-    page = tree.page(0, 0, {1: NodeKey(b"x" * 32, 7, 0), 64: NodeKey(b"y" * 32, 7, 0)})
+    page = tree.page(0, 0, {1: NodeKey(b"x" * 32, 7, 0), 128: NodeKey(b"y" * 32, 7, 0)})
     assert bytes(32) + b"x" * 32 + struct.pack(">QQHH", 0, 7, 0, 0) == page
     assert 0 == tree.birth(0, 1)
 
 
-def test_second_page_begins_at_node_64() -> None:
-    """Pages have 64 nodes, the last as many as are left."""
+def test_second_page_begins_at_node_128() -> None:
+    """Pages have 128 nodes, the last as many as are left."""
     tree = KeyTree(64)
-    tree.extend(2, 66)
-    tree.set(0, {64: NodeKey(b"x" * 32, 7, 0)})
+    tree.extend(2, 130)
+    tree.set(0, {128: NodeKey(b"x" * 32, 7, 0)})
     assert b"x" * 32 + bytes(32) + struct.pack(">QQHH", 7, 0, 0, 0) == tree.page(0, 1)
-    assert 64 * RECORD_SIZE == len(tree.page(0, 0))
+    assert 128 * RECORD_SIZE == len(tree.page(0, 0))
 
 
 @pytest.mark.parametrize("degree", [2, 3, 4, 16, 64])
@@ -172,8 +172,8 @@ def test_empty_tree_is_loaded() -> None:
         (2, (0, 0, PAGE * 17)),
         (2, (0, 0, b"")),
         (2, (0, 0, PAGE[:-1])),
-        (4, (0, 0, PAGE * 65)),  # more than a page
-        (24, (0, 1 << 18, PAGE)),  # slot 2^24
+        (4, (0, 0, PAGE * 129)),  # more than a page
+        (24, (0, 1 << 17, PAGE)),  # slot 2^24
         (24, (0, 1 << 60, PAGE)),
     ],
 )
