@@ -15,7 +15,7 @@ from brokerkm.core.messages import Kind
 from brokerkm.core.names import DEFAULT_PREFIX, BeaconTopic, MemberTopic, NodeTopic, RequestTopic, Topics
 from brokerkm.core.notice import Goodbye, Refusal
 from brokerkm.core.rekey import Beacon, Rekey
-from brokerkm.core.request import Join, Leave, Sync
+from brokerkm.core.request import Ack, Join, Leave, Sync
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.welcome import Welcome
 from brokerkm.core.wire import message_type, unpack_array
@@ -190,6 +190,7 @@ def _beacon(payload: bytes, _level: int | None) -> _Parts:
         "step": beacon.step,
         "time": beacon.time,
         "due": beacon.due,
+        "policy": list(beacon.policy.fields),
         "signature": beacon.signature,
     }
     return fields, (lambda key, where: beacon.verify(key, where.group))
@@ -232,11 +233,12 @@ def _join(payload: bytes, _level: int | None) -> _Parts:
     fields: dict[str, Value] = {
         "nonce": join.nonce,
         "time": join.time,
+        "counter": join.counter,
         "kem_public": join.kem_public,
         "suite": suite.name.lower(),
         "identity": join.identity,
-        "token": join.token,
-        "mac": join.mac,
+        "credential": list(join.chain) or join.token,
+        "proof": join.proof or None,
         "signature": join.signature,
     }
 
@@ -246,12 +248,21 @@ def _join(payload: bytes, _level: int | None) -> _Parts:
 
 def _sync(payload: bytes, _level: int | None) -> _Parts:
     sync = Sync.decode(payload)
-    return {"nonce": sync.nonce, "time": sync.time, "epoch": sync.epoch, "mac": sync.mac}, None
+    return _asked(sync) | {"epoch": sync.epoch, "mac": sync.mac}, None
 
 
 def _leave(payload: bytes, _level: int | None) -> _Parts:
     leave = Leave.decode(payload)
-    return {"nonce": leave.nonce, "time": leave.time, "mac": leave.mac}, None
+    return _asked(leave) | {"mac": leave.mac}, None
+
+
+def _ack(payload: bytes, _level: int | None) -> _Parts:
+    ack = Ack.decode(payload)
+    return _asked(ack) | {"epoch": ack.epoch, "mac": ack.mac}, None
+
+
+def _asked(request: Sync | Leave | Ack) -> dict[str, Value]:
+    return {"nonce": request.nonce, "time": request.time, "counter": request.counter}
 
 
 def _data(payload: bytes, _level: int | None) -> _Parts:
@@ -272,6 +283,7 @@ _TYPES: Final = {
     Kind.JOIN: (RequestTopic, _join),
     Kind.SYNC: (RequestTopic, _sync),
     Kind.LEAVE: (RequestTopic, _leave),
+    Kind.ACK: (RequestTopic, _ack),
     Kind.DATA: (None, _data),
     Kind.REFUSAL: (MemberTopic, _refusal),
     Kind.SUBGROUP: (NodeTopic, _subgroup),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import constant_time, hashes, hmac, hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
@@ -24,7 +25,10 @@ from brokerkm.errors import Reason, RefusedError
 Random: TypeAlias = Callable[[int], bytes]
 """A source of cryptographic randomness: `random(n)` returns n bytes, as `os.urandom` does."""
 
-KEY_SIZE: Final = 32  # bytes; AES-256
+Aead: TypeAlias = AESGCM | ChaCha20Poly1305
+"""A cipher with its key; nonces of 12 bytes, tags of 16."""
+
+KEY_SIZE: Final = 32  # bytes; AES-256 and ChaCha20
 WRAPPED_KEY_SIZE: Final = 40  # bytes; a 32-byte key and one block, RFC 3394
 SIGNATURE_SIZE: Final = 64  # bytes; Ed25519, RFC 8032
 PUBLIC_KEY_SIZE: Final = 32  # bytes; Ed25519
@@ -110,6 +114,22 @@ def load_verify_key(data: bytes, field: str) -> Ed25519PublicKey:
 def load_signing_key(seed: bytes) -> Ed25519PrivateKey:
     """Return the Ed25519 private key of a 32-byte seed."""
     return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+class Algorithm(enum.IntEnum):
+    """How Data is sealed; both have keys of 32 bytes, nonces of 12 and tags of 16."""
+
+    AES_256_GCM = 1
+    CHACHA20_POLY1305 = 2  # RFC 8439; faster where the processor has no AES
+
+    @property
+    def other(self) -> "Algorithm":
+        """The one that a group may have left for this one."""
+        return Algorithm.CHACHA20_POLY1305 if self is Algorithm.AES_256_GCM else Algorithm.AES_256_GCM
+
+    def cipher(self, key: bytes) -> Aead:
+        """Return the cipher with `key`."""
+        return AESGCM(key) if self is Algorithm.AES_256_GCM else ChaCha20Poly1305(key)
 
 
 class Suite(enum.IntEnum):

@@ -1,9 +1,9 @@
 """Application messages under the group's key: how one is sealed and opened. Format: `schemas/data.cddl`.
 
 The traffic key (TEK) of a root key is never used itself: each sender derives its own key from it, its member id and a
-salt drawn at each start, so that counters of different senders and of restarts never share a nonce. The associated
-data is the topic and the header, in the very bytes that are sent. A header is not to be trusted before the tag is
-checked.
+salt drawn at each start, so that counters of different senders and of restarts never share a nonce. The algorithm is
+the policy's; no header names it, but the sender's key depends on it. The associated data is the topic and the header,
+in the very bytes that are sent. A header is not to be trusted before the tag is checked.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from brokerkm.core.crypto import SIGNATURE_SIZE, derive, labelled
+from brokerkm.core.crypto import SIGNATURE_SIZE, Aead, Algorithm, derive, labelled
 from brokerkm.core.messages import MAX_STEP, Kind
 from brokerkm.core.welcome import Certificate
 from brokerkm.core.wire import VERSION, binary, binary_size, identifier, pack, uint, unpack_array
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 LABEL: Final = "brokerkm v1 data"
 SALT_SIZE: Final = 8  # bytes
-TAG_SIZE: Final = 16  # bytes; AES-GCM
+TAG_SIZE: Final = 16  # bytes; of either algorithm
 MAX_DATA: Final = 256 * 1024 * 1024  # bytes; MQTT's largest packet. The broker's own limit is lower
 
 _PLAIN, _SIGNED = 8, 10  # elements of the message without and with the sender's signature
@@ -39,9 +38,9 @@ def traffic_key(group: str, root: NodeKey) -> bytes:
     return derive(root.key, "brokerkm v1 tek", group, root.birth, root.step)
 
 
-def sender_key(tek: bytes, sender: str, salt: bytes) -> AESGCM:
+def sender_key(tek: bytes, sender: str, salt: bytes, algorithm: Algorithm) -> Aead:
     """Return the cipher of one sender between two of its starts."""
-    return AESGCM(derive(tek, "brokerkm v1 sender", sender, salt))
+    return algorithm.cipher(derive(tek, "brokerkm v1 sender", sender, salt, algorithm))
 
 
 class Header(NamedTuple):
@@ -102,7 +101,7 @@ class Data:
             raise RefusedError(Reason.NOT_CANONICAL, "message")
         return cls(header, ciphertext, certificate, signature, encoded, payload[:size])
 
-    def open(self, key: AESGCM, context: bytes) -> bytes:
+    def open(self, key: Aead, context: bytes) -> bytes:
         """Return the plaintext; raises `RefusedError` (bad-seal)."""
         try:
             return key.decrypt(self.header.counter.to_bytes(12, "big"), self.ciphertext, context + self.encoded_header)
@@ -161,14 +160,14 @@ class Sealer:
         self._salt: Final = salt
         self._counter = 0
         self._contexts: dict[str, bytes] = {}
-        self._key: AESGCM | None = None
+        self._key: Aead | None = None
         self._head = b""
         self.identity: Ed25519PrivateKey | None = None
         self.certificate: Certificate | None = None
 
-    def use(self, tek: bytes, birth: int, step: int) -> None:
-        """Seal under `tek` from now on."""
-        self._key = sender_key(tek, self._sender, self._salt)
+    def use(self, tek: bytes, birth: int, step: int, algorithm: Algorithm = Algorithm.AES_256_GCM) -> None:
+        """Seal under `tek` from now on, signed if there is a certificate."""
+        self._key = sender_key(tek, self._sender, self._salt, algorithm)
         header = Header(birth, step, self._sender, self._salt, 0)
         self._head = encode_header(header, signed=self.certificate is not None)[:-1]  # all but the counter
 

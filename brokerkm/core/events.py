@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from brokerkm.core.notice import GoodbyeReason, RefusalReason
+    from brokerkm.core.policy import Policy
     from brokerkm.errors import Reason
 
 
@@ -78,6 +79,20 @@ class RequestRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """The group asks something else of its members from now on."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class AckDue:
+    """The group asks its members to confirm what they have: it is time to send `Member.ack`."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """No new Beacon for longer than the policy allows; the last was heard at `since`, seconds since 1970."""
 
@@ -124,6 +139,8 @@ Event = (
     | Recovered
     | Evicted
     | RequestRefused
+    | PolicyChanged
+    | AckDue
     | Silent
     | Heard
     | MessageReceived

@@ -62,7 +62,7 @@ class Group:
     ) -> None:
         self.name: Final = check_identifier(name, "group")
         self.suite: Final = suite
-        self.policy: Final = policy
+        self.policy = policy
         self.beacon_interval: Final = beacon_interval
         self.epoch = epoch
         self.time = time
@@ -84,6 +84,10 @@ class Group:
     def pending(self) -> int:
         """How many changes wait for the next commit."""
         return len(self._pending) + len(self._rotations)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Ask something else of the members: from now on, every Beacon and Welcome says so."""
+        self.policy = policy
 
     def enroll(self, enrollment: Enrollment) -> None:
         """Queue a join; for one who is a member already, also if its eviction waits, a new leaf key at the same slot.
@@ -291,7 +295,7 @@ class Group:
 
     def _beacon(self, epoch: int, height: int, root: NodeKey, time: int) -> bytes:
         at = (epoch, height, root.birth, root.step)
-        return Beacon.seal(self._key, self.name, at, time, self.beacon_interval)
+        return Beacon.seal(self._key, self.name, at, time, self.beacon_interval, self.policy)
 
     def _welcomes(
         self, seats: tuple[Seat, ...], renewal: Renewal, epoch: int, time: int
@@ -308,8 +312,9 @@ class Group:
 
     def _secrets(self, seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...], epoch: int, time: int) -> WelcomeSecrets:
         certificate = None
-        if self.policy.source_authentication:
-            who, expiry = seat.enrollment, time + CERTIFICATE_LIFETIME
+        who = seat.enrollment
+        if self.policy.source_authentication and who.identity:  # without, it may listen, but cannot speak
+            expiry = time + CERTIFICATE_LIFETIME
             certificate = Certificate.issue(self._key, self.name, who.member, who.identity, expiry)
         return WelcomeSecrets(epoch, time, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
 

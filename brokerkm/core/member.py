@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key, load_verify_key
 from brokerkm.core.data import SALT_SIZE
 from brokerkm.core.events import (
+    AckDue,
     Cause,
     Event,
     Evicted,
     Heard,
     Joined,
+    PolicyChanged,
     Recovered,
     Rekeyed,
     RequestRefused,
@@ -44,7 +46,8 @@ from brokerkm.core.wire import message_type
 from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, SilentError, StaleError
 
 if TYPE_CHECKING:
-    from brokerkm.core.request import TokenKey
+    from brokerkm.core.policy import Policy
+    from brokerkm.core.request import Credential
 
 _ACTIVE: Final = State.ACTIVE  # looked up for every message that is sent
 
@@ -63,13 +66,14 @@ class Member:
         self._topics: Final = Topics(profile.group, profile.prefix)
         self._server_key: Final = load_verify_key(profile.server_key, "server_key")
         self._identity: Final = load_signing_key(memory.identity_seed)
+        self._random: Final = random
         self._requester: Final = Requester(memory, self._identity, random)
         self._reserved: Final = profile.prefix + "/"
-        names = (profile.group, profile.member)
-        self._traffic: Final = Traffic(*names, self._server_key, random(SALT_SIZE), self._reserved)
+        self._traffic: Final = Traffic(memory, self._identity, self._server_key, random(SALT_SIZE))
         self._beacon: Beacon | None = None
         self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
         self._missing: dict[Cause, float] = {}  # since when
+        self._ack_at: float | None = None  # when an Ack is due
         self._unreadable_again = 0.0  # when Data that cannot be opened is worth a word again
         self.silent = False
         self.version = 0
@@ -95,10 +99,11 @@ class Member:
         for birth, step, key, expiry in memory.traffic_keys:
             opener.accept((birth, step), key, expiry)
         if memory.path is not None:
-            member._traffic.adopt(memory.policy, member._identity, memory.certificate, memory.clock_offset)
+            member._traffic.adopt(now)
             member._traffic.use(memory.path.root, now)
         if memory.state is State.STALE:
             member._missing[Cause.BEACON] = now  # until a Beacon says otherwise
+        member._expect_ack(now)
         return member
 
     def dump(self) -> bytes:
@@ -140,9 +145,16 @@ class Member:
 
     @property
     def certificate_expiry(self) -> float | None:
-        """When the sender certificate ends, in seconds since 1970, if the group's policy asks for one."""
-        certificate = self._memory.certificate
-        return None if certificate is None else (certificate.expiry - self._memory.clock_offset) / 1000
+        """When the sender certificate ends, in seconds since 1970; 0 if it lacks one, None if it needs none."""
+        memory = self._memory
+        if memory.path is None or not memory.policy.source_authentication:
+            return None
+        return (memory.certificate.expiry - memory.clock_offset) / 1000 if memory.certificate else 0.0
+
+    @property
+    def policy(self) -> Policy:
+        """What the group asks of its members."""
+        return self._memory.policy
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -157,9 +169,17 @@ class Member:
         """Where this member's requests go."""
         return self._topics.request(self.profile.member)
 
-    def join(self, now: float, token: TokenKey | None = None) -> bytes:
-        """Return a Join to send: for a place in the group, or for a new leaf key."""
-        request = self._requester.join(now, token)
+    def join(self, now: float, credential: Credential | None = None) -> bytes:
+        """Return a Join to send: for a place in the group, or for a new leaf key.
+
+        Args:
+            now: seconds since 1970.
+            credential: an enrollment token or a device certificate, for an identity that is not listed yet.
+
+        Raises:
+            UsageError: the certificate's chain is too long.
+        """
+        request = self._requester.join(now, credential)
         self._move(Step.ASKED)
         return request
 
@@ -172,6 +192,14 @@ class Member:
     def leave(self, now: float) -> bytes:
         """Return a Leave to send; raises `NotJoinedError` or `EvictedError` if there is nothing to leave."""
         request = self._requester.leave(now, self._path().leaf.key)
+        self.version += 1
+        return request
+
+    def ack(self, now: float) -> bytes:
+        """Return an Ack of the newest epoch to send; raises `NotJoinedError` or `EvictedError` if there is none."""
+        request = self._requester.ack(now, self._path().leaf.key)
+        self._memory.acked = self.epoch
+        self._ack_at = None
         self.version += 1
         return request
 
@@ -191,6 +219,11 @@ class Member:
         if policy.stop_when_silent and now - memory.heard > policy.max_silence:
             message = f"no beacon of group {self.profile.group} for more than {policy.max_silence} s: not sending"
             raise SilentError(message)
+        if not self._traffic.is_certified:
+            message = (
+                f"{self.profile.member} has no sender certificate of group {self.profile.group} yet: a Sync brings it"
+            )
+            raise StaleError(message)
         return self._traffic.seal(topic, plaintext)
 
     def receive(self, topic: str, payload: bytes, now: float) -> list[Event]:
@@ -243,18 +276,33 @@ class Member:
         if memory.path is not None and not self.silent and now - memory.heard > memory.policy.max_silence:
             self.silent = True
             events.append(Silent(memory.heard))
+        if self._ack_at is not None and self._ack_at <= now:
+            self._ack_at = None  # until something comes again, if the caller makes no Ack now
+            events.append(AckDue(memory.epoch))
         return events
 
     @property
     def next_deadline(self) -> float | None:
         """When `tick` is to be called next, seconds since 1970; None if nothing is due until something arrives."""
         memory = self._memory
-        times = [self._traffic.next_deadline]
+        times = [self._traffic.next_deadline, self._ack_at]
         if self.state is State.ACTIVE:
             times += [since + memory.policy.hold for since in self._missing.values()]
         if memory.path is not None and not self.silent:
             times.append(memory.heard + memory.policy.max_silence + 0.001)  # when it is more than that
         return min((time for time in times if time is not None), default=None)
+
+    def _expect_ack(self, now: float) -> None:
+        """Have a newer epoch than the last that was confirmed confirmed at a random moment, if the policy asks for it.
+
+        One moment for all epochs until then: a member that follows many commits says so once.
+        """
+        memory = self._memory
+        within = memory.policy.acknowledge
+        if not within or memory.path is None:
+            self._ack_at = None
+        elif self._ack_at is None and memory.epoch > memory.acked:
+            self._ack_at = now + within * int.from_bytes(self._random(4), "big") / (1 << 32)
 
     def _path(self) -> KeyPath:
         if self._memory.path is not None:
@@ -307,6 +355,22 @@ class Member:
             self._memory.epoch = max(self._memory.epoch, rekey.epoch)
         return outcome is Outcome.APPLIED
 
+    def _adopt(self, policy: Policy, at: tuple[int, int], now: float) -> list[Event]:
+        """Follow the server's word on the policy if it is the newest, with some grace for those who do not know it."""
+        memory = self._memory
+        if at < memory.policy_at:
+            return []
+        before, memory.policy, memory.policy_at = memory.policy, policy, at
+        if policy == before:
+            return []
+        until = now + policy.grace
+        if policy.algorithm is not before.algorithm:
+            memory.algorithm_until = until
+        if policy.source_authentication is not before.source_authentication:
+            memory.source_until = until
+        self.version += 1
+        return [PolicyChanged(policy), *self._traffic.adopt(now)]
+
     def _receive_beacon(self, payload: bytes, now: float) -> list[Event]:
         memory = self._memory
         beacon = Beacon.decode(payload)
@@ -328,6 +392,7 @@ class Member:
             if self.silent:
                 self.silent = False
                 events.append(Heard())
+        events += self._adopt(beacon.policy, at, now)
         return events + self._settle(memory.path.root, now)
 
     def _settle(self, before: NodeKey, now: float) -> list[Event]:
@@ -355,6 +420,7 @@ class Member:
         if not missing and self.state is State.STALE:
             self._move(Step.CAUGHT_UP)
             events.append(Recovered(memory.epoch))
+        self._expect_ack(now)
         return events
 
     def _receive_welcome(self, payload: bytes, now: float) -> list[Event]:
@@ -370,7 +436,7 @@ class Member:
         self._move(Step.WELCOMED)
         sent = self._requester.welcomed(welcome.nonce, now)
         memory.path = KeyPath(secrets.slot, secrets.degree, secrets.leaf, list(secrets.path))
-        memory.epoch, memory.policy, memory.certificate = secrets.epoch, secrets.policy, secrets.certificate
+        memory.epoch, memory.certificate = secrets.epoch, secrets.certificate or memory.certificate
         # A broker that kept it back for long must not set the clock back with it: old Beacons would look new.
         heard = min(now, sent + secrets.policy.max_silence)
         memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(heard * 1000)
@@ -379,9 +445,11 @@ class Member:
         nodes = memory.path.nodes
         self._pending = {node: rekey for node, rekey in self._pending.items() if node in nodes}
         memory.subgroup_times = {node: time for node, time in memory.subgroup_times.items() if node in nodes}
-        self._traffic.adopt(secrets.policy, self._identity, secrets.certificate, memory.clock_offset)
         events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
-        events += self._traffic.use(memory.path.root, now)
+        changes = self._adopt(secrets.policy, (secrets.epoch, secrets.time), now)
+        if joined:  # nothing that was sent under another policy is for it
+            changes, memory.algorithm_until, memory.source_until = [], None, None
+        events += [*changes, *self._traffic.adopt(now), *self._traffic.use(memory.path.root, now)]
         self._apply_waiting(memory.path)
         return events + self._settle(secrets.path[-1], now)
 
@@ -414,6 +482,7 @@ class Member:
         self._traffic.forget()
         self._pending.clear()
         self._missing.clear()
+        self._ack_at = None
         self._beacon = None
         return [Evicted(reason)]
 

@@ -20,7 +20,7 @@ from brokerkm.core.welcome import Certificate, NodeKey
 from brokerkm.core.wire import NONCE_SIZE, array, binary, check_canonical, identifier, pack, text, uint, unpack_array
 from brokerkm.errors import Reason, RefusedError, UsageError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _MAGIC: Final = "brokerkm member"
 MAX_SIZE: Final = 64 * 1024 * 1024  # bytes; replay windows of 65,536 senders
 MAX_NONCES: Final = 4  # requests that may be under way at once
@@ -65,11 +65,16 @@ class Memory:
     epoch: int = 0
     path: KeyPath | None = field(default=None, repr=False)
     policy: Policy = field(default_factory=Policy)
+    policy_at: tuple[int, int] = (0, 0)  # epoch and time of the word of the server's that it came with
+    algorithm_until: float | None = None  # seconds; while Data sealed by the other algorithm is accepted too
+    source_until: float | None = None  # seconds; while signatures are wanted and missed, or no longer wanted
     certificate: Certificate | None = None
     welcome_time: int = 0
     beacon_epoch: int = 0
     beacon_time: int = 0
     last_request: int = 0
+    counter: int = 0  # of the last request
+    acked: int = 0  # the newest epoch that was confirmed
     clock_offset: int = 0  # what to add to the member's clock to get the server's
     heard: float = 0.0  # seconds since 1970 by the member's clock
     traffic_keys: list[TrafficKey] = field(default_factory=list[TrafficKey], repr=False)
@@ -83,10 +88,7 @@ class Memory:
         if self.path is not None:
             keys = [tuple(key) for key in (self.path.leaf, *self.path.keys)]
             path = (self.path.slot, self.path.degree, keys)
-        traffic = [
-            (birth, step, key, None if expiry is None else int(expiry * 1000))
-            for birth, step, key, expiry in self.traffic_keys
-        ]
+        traffic = [(birth, step, key, _ms(expiry)) for birth, step, key, expiry in self.traffic_keys]
         windows = [
             (*source, top, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0")) for *source, top, mask in self.windows
         ]
@@ -97,10 +99,11 @@ class Memory:
                 (it.group, it.member, it.server_key, it.suite, it.prefix),
                 (self.identity_seed, self.kem_seed, self.join_seed),
                 (self.join_nonces, self.sync_nonces, self.refused_nonces),
-                (self.state, self.epoch, self.welcome_time, self.beacon_epoch, self.beacon_time, self.last_request),
+                (self.state, self.epoch, self.welcome_time, self.beacon_epoch, self.beacon_time),
+                (self.last_request, self.counter, self.acked),
                 (self.clock_offset + _OFFSET_BASE, int(self.heard * 1000)),
                 path,
-                self.policy.fields,
+                (self.policy.fields, *self.policy_at, _ms(self.algorithm_until), _ms(self.source_until)),
                 self.certificate and self.certificate.fields,
                 traffic,
                 windows,
@@ -121,13 +124,15 @@ class Memory:
         if fields[1:2] != [FORMAT]:
             raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
         check_canonical(fields, data)
-        _, _, profile, secrets, nonces, progress, clock, path, policy, certificate, traffic, windows, times = array(
-            fields, "state", 13
+        _, _, profile, secrets, nonces, progress, asked, clock, path, policy, certificate, traffic, windows, times = (
+            array(fields, "state", 14)
         )
         identity, kem, join = array(secrets, "state.secrets", 3)
         join_nonces, sync_nonces, refused_nonces = map(_nonces, array(nonces, "state.nonces", 3))
-        state, epoch, welcome_time, beacon_epoch, beacon_time, last_request = array(progress, "state.progress", 6)
+        state, epoch, welcome_time, beacon_epoch, beacon_time = array(progress, "state.progress", 5)
+        last_request, counter, acked = array(asked, "state.asked", 3)
         offset, heard = array(clock, "state.clock", 2)
+        policy, policy_epoch, policy_time, algorithm_until, source_until = array(policy, "state.policy", 5)
         known = _profile(profile)
         memory = cls(
             profile=known,
@@ -141,11 +146,16 @@ class Memory:
             epoch=uint(epoch, "state.epoch"),
             path=_path(path),
             policy=Policy.from_fields(policy),
+            policy_at=(uint(policy_epoch, "state.policy_at"), uint(policy_time, "state.policy_at")),
+            algorithm_until=_seconds(algorithm_until, "state.algorithm_until"),
+            source_until=_seconds(source_until, "state.source_until"),
             certificate=None if certificate is None else Certificate.from_fields(certificate),
             welcome_time=uint(welcome_time, "state.welcome_time"),
             beacon_epoch=uint(beacon_epoch, "state.beacon_epoch"),
             beacon_time=uint(beacon_time, "state.beacon_time"),
             last_request=uint(last_request, "state.last_request"),
+            counter=uint(counter, "state.counter"),
+            acked=uint(acked, "state.acked"),
             clock_offset=uint(offset, "state.clock_offset") - _OFFSET_BASE,
             heard=uint(heard, "state.heard") / 1000,
             traffic_keys=[_traffic_key(item) for item in array(traffic, "state.traffic")],
@@ -155,6 +165,14 @@ class Memory:
         if (memory.path is None) == (memory.state in {State.ACTIVE, State.STALE}):
             raise RefusedError(Reason.OUT_OF_RANGE, "state.state")
         return memory
+
+
+def _ms(time: float | None) -> int | None:
+    return None if time is None else int(time * 1000)
+
+
+def _seconds(value: object, name: str) -> float | None:
+    return None if value is None else uint(value, name) / 1000
 
 
 def _profile(value: object) -> Profile:
@@ -213,7 +231,7 @@ def _traffic_key(value: object) -> TrafficKey:
         uint(birth, "state.traffic"),
         uint(step, "state.traffic", MAX_STEP),
         binary(key, "state.traffic", KEY_SIZE),
-        None if expiry is None else uint(expiry, "state.traffic") / 1000,
+        _seconds(expiry, "state.traffic"),
     )
 
 

@@ -1,6 +1,6 @@
 """The receiving side of Data: the traffic keys that are still accepted, and what each sender has sent already.
 
-A traffic key that the group has left is kept for a while, to receive only. Counters are remembered by sender, salt and
+A traffic key that the group has left is kept for a while, to receive only; so is an algorithm. Counters are remembered by sender, salt and
 birth of the root key: an insider who has used up another's counters has not done so beyond its own eviction. Nothing is
 remembered of a message whose tag does not hold.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidTag
 from msgpack import unpackb
 
-from brokerkm.core.crypto import check_signature, load_verify_key
+from brokerkm.core.crypto import Algorithm, check_signature, load_verify_key
 from brokerkm.core.data import MAX_TOPICS, Data, Header, data_context, encode_header, sender_key
 from brokerkm.core.events import MessageReceived
 from brokerkm.core.wire import MAX_MESSAGE, pack
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from brokerkm.core.crypto import Aead
 
 WINDOW: Final = 1024  # messages of one sender that may overtake each other: topics are not ordered among each other
 MAX_SENDERS: Final = 65_536  # (sender, salt) pairs remembered; the one that was silent longest makes room
@@ -56,9 +57,10 @@ class Window:
 class _Source:
     """One sender between two of its starts, under one TEK: its cipher, and how its plain messages begin."""
 
-    __slots__ = ("cipher", "head", "window")
+    __slots__ = ("algorithm", "cipher", "head", "window")
 
-    def __init__(self, cipher: AESGCM, head: bytes, window: Window) -> None:
+    def __init__(self, algorithm: Algorithm, cipher: Aead, head: bytes, window: Window) -> None:
+        self.algorithm: Final = algorithm
         self.cipher: Final = cipher
         self.head: Final = head  # of the encoded message, up to the counter
         self.window: Final = window
@@ -70,6 +72,12 @@ class Opener:
     Args:
         group: group id.
         server_key: checks sender certificates.
+
+    Attributes:
+        algorithm: that the policy names.
+        lenient: the other one is accepted too.
+        clock_offset: ms that the server's clock is ahead.
+        windows: by birth of the root, sender and salt.
     """
 
     __slots__ = (
@@ -81,14 +89,18 @@ class Opener:
         "_server_key",
         "_sources",
         "_teks",
+        "algorithm",
         "clock_offset",
+        "lenient",
         "windows",
     )
 
     def __init__(self, group: str, server_key: Ed25519PublicKey) -> None:
         self._group: Final = group
         self._server_key: Final = server_key
-        self.clock_offset = 0  # ms that the server's clock is ahead
+        self.clock_offset = 0
+        self.algorithm = Algorithm.AES_256_GCM
+        self.lenient = False
         self._teks: Final[dict[tuple[int, int], bytes]] = {}
         self._expiries: Final[dict[tuple[int, int], float]] = {}  # of TEKs that are not current
         self._current: tuple[int, int] = (0, 0)
@@ -108,6 +120,12 @@ class Opener:
             self._current = version
         else:
             self._expiries[version] = expiry
+
+    def follow(self, algorithm: Algorithm, *, lenient: bool) -> None:
+        """Accept what is sealed by `algorithm`, and if `lenient` what is sealed by the other."""
+        self.algorithm, self.lenient = algorithm, lenient
+        if not lenient:
+            self._sources = {key: source for key, source in self._sources.items() if source.algorithm is algorithm}
 
     def reject(self, versions: Collection[tuple[int, int]]) -> None:
         """Accept nothing under the TEKs of `versions` any longer."""
@@ -151,7 +169,7 @@ class Opener:
             The message, or None if it is anything else, malformed or not: `Data.decode` is thorough.
 
         Raises:
-            RefusedError: bad-seal or replay.
+            RefusedError: replay.
         """
         if len(payload) > MAX_MESSAGE:  # the rest costs little beside so much ciphertext
             return None
@@ -169,13 +187,19 @@ class Opener:
         try:
             plaintext = source.cipher.decrypt(counter.to_bytes(12, "big"), ciphertext, context + header)
         except InvalidTag:
-            raise RefusedError(Reason.BAD_SEAL, "ciphertext") from None
+            return None  # its sender may have changed the algorithm
         if not source.window.take(counter):
             raise RefusedError(Reason.REPLAY, "counter")
         return MessageReceived(topic, sender, plaintext, birth)
 
-    def open(self, data: Data, topic: str, now: float, *, signed: bool, tek: bytes | None = None) -> MessageReceived:
+    def open(
+        self, data: Data, topic: str, now: float, *, signed: bool, tek: bytes | None = None
+    ) -> MessageReceived | None:
         """Open a message under `tek`, or else under the accepted one that it names; remember its sender and counter.
+
+        Returns:
+            The message, or None if it is genuine but sealed by an algorithm that is not accepted: its sender may know a
+            newer policy. Nothing is remembered then.
 
         Raises:
             RefusedError: replay, bad-seal, not-signed, bad-signature or wrong-time; nothing is remembered then.
@@ -183,9 +207,18 @@ class Opener:
         header = data.header
         key, name = header[:4], (header.birth, header.sender, header.salt)
         source, window = self._sources.get(key), self.windows.get(name)
-        cipher = source.cipher if source else sender_key(tek or self._teks[key[:2]], *key[2:])
         context = self._contexts.get(topic) or data_context(self._group, topic)
-        plaintext = data.open(cipher, context)
+        algorithm = source.algorithm if source else self.algorithm
+        tek = tek or self._teks[key[:2]]
+        cipher = source.cipher if source else sender_key(tek, *key[2:], algorithm)
+        try:
+            plaintext = data.open(cipher, context)
+        except RefusedError:
+            algorithm, source = algorithm.other, None
+            cipher = sender_key(tek, *key[2:], algorithm)
+            plaintext = data.open(cipher, context)
+            if algorithm is not self.algorithm and not self.lenient:
+                return None
         if signed:
             self._check_source(data, context, now)
         if window is None:
@@ -194,7 +227,7 @@ class Opener:
             raise RefusedError(Reason.REPLAY, "counter")
         if source is None:
             head = encode_header(Header(*key, 0), signed=False)[:-1]  # all but the counter
-            self._sources[key] = _Source(cipher, head, window)
+            self._sources[key] = _Source(algorithm, cipher, head, window)
             self.windows.move_to_end(name)
         if len(self._contexts) >= MAX_TOPICS:
             self._contexts.clear()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 from brokerkm.core.crypto import SIGNATURE_SIZE, WRAPPED_KEY_SIZE, check_signature, labelled
 from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
 from brokerkm.core.names import MAX_LEVEL, MAX_SLOTS
+from brokerkm.core.policy import Policy
 from brokerkm.core.signing import SIGNATURE_TAIL, check_proved, decode_proof, sign
 from brokerkm.core.wire import VERSION, array, binary, open_message, uint
 from brokerkm.errors import Reason, RefusedError
@@ -91,7 +92,7 @@ def _entry(value: object, *, in_bucket: bool) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Beacon:
-    """Where the group stands: sent after every commit and at a fixed interval.
+    """Where the group stands and what it asks of its members: sent after every commit and at a fixed interval.
 
     `time` is the server's in milliseconds since 1970; the next Beacon is due `due` seconds later. A group that
     never had a member has no root key: birth 0.
@@ -105,18 +106,21 @@ class Beacon:
     step: int
     time: int
     due: int
+    policy: Policy
     signature: bytes
     signed_part: bytes = field(repr=False)
 
     @classmethod
-    def seal(cls, key: Ed25519PrivateKey, group: str, at: tuple[int, int, int, int], time: int, due: int) -> bytes:
+    def seal(
+        cls, key: Ed25519PrivateKey, group: str, at: tuple[int, int, int, int], time: int, due: int, policy: Policy
+    ) -> bytes:
         """Return the encoded Beacon for (epoch, height, root birth, root step) `at`."""
-        return sign(key, labelled(cls.LABEL, group), (VERSION, Kind.BEACON, *at, time, due))
+        return sign(key, labelled(cls.LABEL, group), (VERSION, Kind.BEACON, *at, time, due, policy.fields))
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Return the Beacon in `payload`; raises `RefusedError`."""
-        epoch, height, birth, step, time, due, signature = open_message(payload, Kind.BEACON, 9)
+        epoch, height, birth, step, time, due, policy, signature = open_message(payload, Kind.BEACON, 10)
         epoch = uint(epoch, "epoch")
         return cls(
             epoch,
@@ -125,6 +129,7 @@ class Beacon:
             uint(step, "step", MAX_STEP),
             uint(time, "time"),
             uint(due, "due", 0xFFFFFFFF, 1),
+            Policy.from_fields(policy),
             binary(signature, "signature", SIGNATURE_SIZE),
             payload[:-SIGNATURE_TAIL],
         )

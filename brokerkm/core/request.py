@@ -1,13 +1,14 @@
-"""What a member asks of the server: Join, Sync and Leave. Format: `schemas/requests.cddl`.
+"""What a member asks of the server: Join, Sync, Leave and Ack. Format: `schemas/requests.cddl`.
 
-Each carries a nonce, the member's time and a proof over its label, its context (group and member, which the topic
-names) and all that stands before the proof. Checking a proof is the business of `brokerkm.core.admission`.
+Each carries a nonce, the member's time, a counter that grows with every request of the member, and a proof over its
+label, its context (group and member, which the topic names) and all that stands before the proof. Checking a proof is
+the business of `brokerkm.core.admission`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol, Self
 
 from brokerkm.core.crypto import (
     MAC_SIZE,
@@ -23,14 +24,29 @@ from brokerkm.core.crypto import (
 )
 from brokerkm.core.messages import Kind
 from brokerkm.core.signing import SIGNATURE_TAIL, encode_proved
-from brokerkm.core.wire import NONCE_SIZE, VERSION, binary, binary_size, open_message, pack, uint
-from brokerkm.errors import Reason, RefusedError
+from brokerkm.core.wire import (
+    MAX_MESSAGE,
+    NONCE_SIZE,
+    VERSION,
+    array,
+    binary,
+    binary_size,
+    open_message,
+    pack,
+    uint,
+)
+from brokerkm.errors import Reason, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 TOKEN_ID_SIZE = 8  # bytes
+MAX_CHAIN: Final = 4  # certificates: a device's, two between, a root that need not be sent
+MAX_POSSESSION: Final = 512  # bytes; a signature by an RSA key of 4096 bits. Longer keys cost the server too much
 _MAC_TAIL = binary_size(MAC_SIZE)
+_POSSESSION: Final = "brokerkm v1 possession"
 
 
 class TokenKey(NamedTuple):
@@ -48,8 +64,35 @@ class TokenKey(NamedTuple):
         return cls(token_id, derive(secret, "brokerkm v1 token", token_id))
 
 
+class DeviceCertificate(Protocol):
+    """An X.509 certificate and the use of its private key, which may lie in hardware."""
+
+    @property
+    def chain(self) -> Sequence[bytes]:
+        """The certificates in DER, the device's first, each issued by the next; four at most."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of `data` as the specification's section "Requests and admission" has it."""
+
+
+Credential = TokenKey | DeviceCertificate
+
+
+class Asked(NamedTuple):
+    """What every request says first: the nonce for its answer, the member's time (ms since 1970), and its counter."""
+
+    nonce: bytes
+    time: int
+    counter: int
+
+    @classmethod
+    def from_fields(cls, nonce: object, time: object, counter: object) -> Self:
+        """Return them from a decoded array; raises `RefusedError`."""
+        return cls(binary(nonce, "nonce", NONCE_SIZE), uint(time, "time"), uint(counter, "counter"))
+
+
 def request_key(leaf_key: bytes) -> bytes:
-    """Return the MAC key of a member's Sync and Leave."""
+    """Return the MAC key of a member's Sync, Leave and Ack."""
     return derive(leaf_key, "brokerkm v1 request")
 
 
@@ -57,21 +100,33 @@ def request_key(leaf_key: bytes) -> bytes:
 class Join:
     """Asks for a place in the group, or for a new leaf key by one who has a place already.
 
-    The signature by the device's identity key is always there; the MAC keyed by an enrollment token is there if the
-    identity is not listed with the server.
+    The signature by the device's identity key is always there. If the identity is not listed with the server, a
+    `credential` lets it in: the id of an enrollment token, with a MAC as `proof`; or a chain of certificates, with a
+    signature by the first one's key.
     """
 
     LABEL: ClassVar = "brokerkm v1 join"
 
     nonce: bytes
     time: int
+    counter: int
     kem_public: bytes
     identity: bytes
-    token: bytes | None
-    mac: bytes | None
+    credential: bytes | tuple[bytes, ...] | None
+    proof: bytes
     signature: bytes
-    maced_part: bytes = field(repr=False)
+    proved_part: bytes = field(repr=False)
     signed_part: bytes = field(repr=False)
+
+    @property
+    def token(self) -> bytes | None:
+        """Id of the enrollment token, if that is what it shows."""
+        return self.credential if isinstance(self.credential, bytes) else None
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The certificates that it shows, in DER, the device's first; none of them is checked yet."""
+        return self.credential if isinstance(self.credential, tuple) else ()
 
     @classmethod
     def seal(
@@ -81,33 +136,48 @@ class Join:
         member: str,
         kem_public: bytes,
         *,
-        token: TokenKey | None,
-        nonce: bytes,
-        time: int,
+        credential: Credential | None,
+        asked: Asked,
     ) -> bytes:
-        """Return the encoded Join."""
+        """Return the encoded Join; raises `UsageError` if the credential's certificates are too many or too long."""
         context = labelled(cls.LABEL, group, member)
         public = identity.public_key().public_bytes_raw()
-        fields = (VERSION, Kind.JOIN, nonce, time, kem_public, public, token and token.id)
-        body = encode_proved(fields, 2)
-        body += pack(token and mac(token.key, context + body))
+        fields = (VERSION, Kind.JOIN, *asked, kem_public, public)
+        if credential is None:
+            body = encode_proved((*fields, None), 2) + pack(None)
+        elif isinstance(credential, TokenKey):
+            body = encode_proved((*fields, credential.id), 2)
+            body += pack(mac(credential.key, context + body))
+        else:
+            body = encode_proved((*fields, tuple(credential.chain)), 2)
+            body += pack(credential.sign(labelled(_POSSESSION, group, member) + body))
+            if not 1 <= len(credential.chain) <= MAX_CHAIN or len(body) + SIGNATURE_TAIL > MAX_MESSAGE:
+                message = f"a Join shows 1 to {MAX_CHAIN} certificates and is at most {MAX_MESSAGE} bytes long"
+                raise UsageError(message)
         return body + pack(identity.sign(context + body))
 
     @classmethod
     def decode(cls, payload: bytes, suite: Suite) -> Self:
         """Return the Join in `payload`; raises `RefusedError`."""
-        nonce, time, kem_public, identity, token, tag, signature = open_message(payload, Kind.JOIN, 9)
-        if (token is None) != (tag is None):
-            raise RefusedError(Reason.WRONG_TYPE, "mac")
+        *asked, kem_public, identity, credential, proof, signature = open_message(payload, Kind.JOIN, 10)
+        if (credential is None) != (proof is None):
+            raise RefusedError(Reason.WRONG_TYPE, "proof")
+        shown: bytes | tuple[bytes, ...] | None = None
+        if type(credential) is list:
+            shown = _chain(credential)
+            proof = binary(proof, "proof", maximum=MAX_POSSESSION)
+        elif credential is not None:
+            shown = binary(credential, "credential", TOKEN_ID_SIZE)
+            proof = binary(proof, "proof", MAC_SIZE)
+        proof_tail = binary_size(len(proof)) if isinstance(proof, bytes) else 1
         return cls(
-            binary(nonce, "nonce", NONCE_SIZE),
-            uint(time, "time"),
+            *Asked.from_fields(*asked),
             binary(kem_public, "kem_public", suite.public_size),
             binary(identity, "identity", PUBLIC_KEY_SIZE),
-            None if token is None else binary(token, "token", TOKEN_ID_SIZE),
-            None if tag is None else binary(tag, "mac", MAC_SIZE),
+            shown,
+            proof if isinstance(proof, bytes) else b"",
             binary(signature, "signature", SIGNATURE_SIZE),
-            payload[: -SIGNATURE_TAIL - (1 if tag is None else _MAC_TAIL)],
+            payload[: -SIGNATURE_TAIL - proof_tail],
             payload[:-SIGNATURE_TAIL],
         )
 
@@ -118,9 +188,20 @@ class Join:
 
     def verify_token(self, token: TokenKey, group: str, member: str) -> None:
         """Check that the sender holds the token; raises `RefusedError`."""
-        if self.mac is None:
-            raise RefusedError(Reason.UNKNOWN_TOKEN, "token")
-        check_mac(token.key, labelled(self.LABEL, group, member) + self.maced_part, self.mac, "mac")
+        if self.token is None:
+            raise RefusedError(Reason.UNKNOWN_TOKEN, "credential")
+        check_mac(token.key, labelled(self.LABEL, group, member) + self.proved_part, self.proof, "proof")
+
+    def possession(self, group: str, member: str) -> bytes:
+        """Return the bytes that the key of the first certificate has signed, if `proof` is good."""
+        return labelled(_POSSESSION, group, member) + self.proved_part
+
+
+def _chain(value: object) -> tuple[bytes, ...]:
+    certificates = array(value, "credential")
+    if not 1 <= len(certificates) <= MAX_CHAIN:
+        raise RefusedError(Reason.WRONG_LENGTH, "credential")
+    return tuple(binary(certificate, "credential") for certificate in certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,27 +212,21 @@ class Sync:
 
     nonce: bytes
     time: int
+    counter: int
     epoch: int
     mac: bytes
     maced_part: bytes = field(repr=False)
 
     @classmethod
-    def seal(cls, leaf_key: bytes, group: str, member: str, *, nonce: bytes, time: int, epoch: int) -> bytes:
+    def seal(cls, leaf_key: bytes, group: str, member: str, *, asked: Asked, epoch: int) -> bytes:
         """Return the encoded Sync."""
-        body = encode_proved((VERSION, Kind.SYNC, nonce, time, epoch))
-        return body + pack(mac(request_key(leaf_key), labelled(cls.LABEL, group, member) + body))
+        return _seal(leaf_key, labelled(cls.LABEL, group, member), (VERSION, Kind.SYNC, *asked, epoch))
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Return the Sync in `payload`; raises `RefusedError`."""
-        nonce, time, epoch, tag = open_message(payload, Kind.SYNC, 6)
-        return cls(
-            binary(nonce, "nonce", NONCE_SIZE),
-            uint(time, "time"),
-            uint(epoch, "epoch"),
-            binary(tag, "mac", MAC_SIZE),
-            payload[:-_MAC_TAIL],
-        )
+        *asked, epoch, tag = open_message(payload, Kind.SYNC, 7)
+        return cls(*Asked.from_fields(*asked), uint(epoch, "epoch"), *_tag(tag, payload))
 
     def verify(self, leaf_key: bytes, group: str, member: str) -> None:
         """Check that the sender holds the leaf key; raises `RefusedError`."""
@@ -166,26 +241,61 @@ class Leave:
 
     nonce: bytes
     time: int
+    counter: int
     mac: bytes
     maced_part: bytes = field(repr=False)
 
     @classmethod
-    def seal(cls, leaf_key: bytes, group: str, member: str, *, nonce: bytes, time: int) -> bytes:
+    def seal(cls, leaf_key: bytes, group: str, member: str, *, asked: Asked) -> bytes:
         """Return the encoded Leave."""
-        body = encode_proved((VERSION, Kind.LEAVE, nonce, time))
-        return body + pack(mac(request_key(leaf_key), labelled(cls.LABEL, group, member) + body))
+        return _seal(leaf_key, labelled(cls.LABEL, group, member), (VERSION, Kind.LEAVE, *asked))
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Return the Leave in `payload`; raises `RefusedError`."""
-        nonce, time, tag = open_message(payload, Kind.LEAVE, 5)
-        return cls(
-            binary(nonce, "nonce", NONCE_SIZE),
-            uint(time, "time"),
-            binary(tag, "mac", MAC_SIZE),
-            payload[:-_MAC_TAIL],
-        )
+        *asked, tag = open_message(payload, Kind.LEAVE, 6)
+        return cls(*Asked.from_fields(*asked), *_tag(tag, payload))
 
     def verify(self, leaf_key: bytes, group: str, member: str) -> None:
         """Check that the sender holds the leaf key; raises `RefusedError`."""
         check_mac(request_key(leaf_key), labelled(self.LABEL, group, member) + self.maced_part, self.mac, "mac")
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Confirms that the member has the keys of `epoch`; nothing answers it."""
+
+    LABEL: ClassVar = "brokerkm v1 ack"
+
+    nonce: bytes
+    time: int
+    counter: int
+    epoch: int
+    mac: bytes
+    maced_part: bytes = field(repr=False)
+
+    @classmethod
+    def seal(cls, leaf_key: bytes, group: str, member: str, *, asked: Asked, epoch: int) -> bytes:
+        """Return the encoded Ack."""
+        return _seal(leaf_key, labelled(cls.LABEL, group, member), (VERSION, Kind.ACK, *asked, epoch))
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Return the Ack in `payload`; raises `RefusedError`."""
+        *asked, epoch, tag = open_message(payload, Kind.ACK, 7)
+        return cls(*Asked.from_fields(*asked), uint(epoch, "epoch", minimum=1), *_tag(tag, payload))
+
+    def verify(self, leaf_key: bytes, group: str, member: str) -> None:
+        """Check that the sender holds the leaf key; raises `RefusedError`."""
+        check_mac(request_key(leaf_key), labelled(self.LABEL, group, member) + self.maced_part, self.mac, "mac")
+
+
+def _seal(leaf_key: bytes, context: bytes, fields: tuple[object, ...]) -> bytes:
+    """Return the request of `fields` with its MAC."""
+    body = encode_proved(fields)
+    return body + pack(mac(request_key(leaf_key), context + body))
+
+
+def _tag(tag: object, payload: bytes) -> tuple[bytes, bytes]:
+    """Return the MAC of a request and what it is over."""
+    return binary(tag, "mac", MAC_SIZE), payload[:-_MAC_TAIL]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.memory import MAX_NONCES, Memory
 from brokerkm.core.notice import RefusalReason
-from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.request import Ack, Asked, Credential, Join, Leave, Sync
 from brokerkm.core.state import State
 from brokerkm.core.wire import NONCE_SIZE
 from brokerkm.errors import Reason, RefusedError
@@ -27,36 +27,46 @@ class Requester:
         self._names: Final = (memory.profile.group, memory.profile.member)
         self._sent: dict[bytes, float] = {}  # when the requests of this start went out that are not granted yet
 
-    def join(self, now: float, token: TokenKey | None) -> bytes:
+    def join(self, now: float, credential: Credential | None) -> bytes:
         """Return a Join; one that repeats an unanswered one asks with the same KEM key, so that either answer fits."""
         memory = self._memory
         if memory.state is not State.JOINING or not memory.join_seed:
             memory.join_seed = self._random(memory.profile.suite.seed_size)
             memory.join_nonces.clear()
-        nonce, time = self._next(now, memory.join_nonces)
+        asked = self._next(now, memory.join_nonces)
         kem_public = memory.profile.suite.public_key(memory.join_seed)
-        return Join.seal(self._identity, *self._names, kem_public, token=token, nonce=nonce, time=time)
+        return Join.seal(self._identity, *self._names, kem_public, credential=credential, asked=asked)
 
     def sync(self, now: float, leaf_key: bytes) -> bytes:
         """Return a Sync."""
-        nonce, time = self._next(now, self._memory.sync_nonces)
-        return Sync.seal(leaf_key, *self._names, nonce=nonce, time=time, epoch=self._memory.epoch)
+        asked = self._next(now, self._memory.sync_nonces)
+        return Sync.seal(leaf_key, *self._names, asked=asked, epoch=self._memory.epoch)
 
     def leave(self, now: float, leaf_key: bytes) -> bytes:
         """Return a Leave."""
-        nonce, time = self._next(now, self._memory.sync_nonces)
-        return Leave.seal(leaf_key, *self._names, nonce=nonce, time=time)
+        asked = self._next(now, self._memory.sync_nonces)
+        return Leave.seal(leaf_key, *self._names, asked=asked)
 
-    def _next(self, now: float, nonces: list[bytes]) -> tuple[bytes, int]:
-        """Return nonce and time of a new request; the time is the server's as far as known, and always grows."""
+    def ack(self, now: float, leaf_key: bytes) -> bytes:
+        """Return an Ack; its nonce is not kept, for nothing answers it."""
+        return Ack.seal(leaf_key, *self._names, asked=self._ask(now), epoch=self._memory.epoch)
+
+    def _ask(self, now: float) -> Asked:
+        """Return what a new request says first; the time is the server's as far as known, and always grows."""
         memory = self._memory
         memory.last_request = max(int(now * 1000) + memory.clock_offset, memory.last_request + 1)
-        nonces.append(self._random(NONCE_SIZE))
+        memory.counter += 1
+        return Asked(self._random(NONCE_SIZE), memory.last_request, memory.counter)
+
+    def _next(self, now: float, nonces: list[bytes]) -> Asked:
+        """Return what a new request says first, and expect its answer."""
+        memory, asked = self._memory, self._ask(now)
+        nonces.append(asked.nonce)
         del nonces[:-MAX_NONCES]
         open_nonces = {*memory.join_nonces, *memory.sync_nonces}
         self._sent = {nonce: at for nonce, at in self._sent.items() if nonce in open_nonces} | {nonces[-1]: now}
         memory.refused_nonces = [nonce for nonce in memory.refused_nonces if nonce in open_nonces]
-        return nonces[-1], memory.last_request
+        return asked
 
     def seed_for(self, nonce: bytes) -> bytes:
         """Return the KEM seed that opens the Welcome with `nonce`; raises `RefusedError` if none was asked for."""

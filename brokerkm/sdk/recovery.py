@@ -68,19 +68,23 @@ class Recovery:
         self._expiry: float | None = None
         self._renewal = 0.0
 
-    def plan(self, state: State, expiry: float | None, now: float) -> float | None:
+    def plan(self, state: State, expiry: float | None, now: float, spread: float = 0.0) -> float | None:
         """Take note of where the member stands; return when to ask, None if there is nothing to ask for.
 
         Args:
             state: the member's.
-            expiry: when its sender certificate ends, if it has one.
+            expiry: when its sender certificate ends; 0 if it lacks one, None if it needs none.
             now: seconds since 1970.
+            spread: seconds over which those who lack a certificate ask for one.
         """
-        if expiry != self._expiry and expiry is not None:
-            # Early enough for many attempts, and not with those who were certified at the same time.
-            self._renewal = expiry - (expiry - now) * self._uniform(0.1, 0.3)
+        if expiry != self._expiry:
+            self._expiry = expiry
             self._state = None
-        self._expiry = expiry
+            if expiry:
+                # Early enough for many attempts, and not with those who were certified at the same time.
+                self._renewal = expiry - (expiry - now) * self._uniform(0.1, 0.3)
+            elif expiry is not None:
+                self._renewal = now + self._uniform(0.0, spread)
         if state is not self._state:
             self._state = state
             self._attempts = 0

@@ -8,12 +8,14 @@ counted, it never ends a task; an error that should not be ends the session and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.events import (
+    AckDue,
     Dropped,
     Evicted,
     Joined,
@@ -157,10 +159,16 @@ class Session:
         except StateError:
             return  # out of the group since it was decided to ask
         self.refusal = None
-        if self._recovery.plan(member.state, member.certificate_expiry, now) is not None:
+        if self._plan(now) is not None:
             self._recovery.asked(now)
         await self.send(request)
         self.moved.fire()
+
+    async def _acknowledge(self) -> None:
+        """Confirm what the member has; without a connection, the next Beacon makes it due again."""
+        if self.connected:
+            with contextlib.suppress(StateError):  # out of the group by now
+                await self.send(await self.keeper.change(lambda: self.member.ack(self.clock())))
 
     async def send(self, request: bytes) -> None:
         """Send a request's bytes; a broker that does not take them is like a server that does not answer."""
@@ -215,6 +223,9 @@ class Session:
             case MessageReceived():
                 self.keeper.has_new_windows = True
                 await self.subscriptions.deliver(sealed, event)
+                return
+            case AckDue():
+                await self._acknowledge()
                 return
             case Dropped(_, reason):
                 self.refused[reason] += 1
@@ -275,7 +286,7 @@ class Session:
                 self._must_join = False
                 await self._ask(Ask.JOIN)
             member, now = self.member, self.clock()
-            at = self._recovery.plan(member.state, member.certificate_expiry, now)
+            at = self._plan(now)
             if self.connected and self._must_follow(now):
                 await self._follow()
             elif self.connected and at is not None and at <= now:
@@ -283,6 +294,11 @@ class Session:
             else:
                 times = [time for time in (at, self._next_follow) if time is not None and time > now]
                 await self._wait_until(min(times, default=now + _LONGEST_WAIT))
+
+    def _plan(self, now: float) -> float | None:
+        """Return when to ask the server; certificates that a new policy wants, within half its grace."""
+        member = self.member
+        return self._recovery.plan(member.state, member.certificate_expiry, now, member.policy.grace / 2)
 
     def _must_follow(self, now: float) -> bool:
         changed = self._fetch or self._subscribed != set(self.member.filters) or self.subscriptions.untidy

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 SERVER: Final = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 DEVICE: Final = Ed25519PrivateKey.from_private_bytes(b"d" * 32)
@@ -64,6 +64,7 @@ def data(
     sender: str = "x",
     salt: bytes = b"saltsalt",
     counter: int = 0,
+    algorithm: int = 1,
     source: tuple[list[object], Ed25519PrivateKey] | None = None,
 ) -> bytes:
     """Return a Data message of group "fleet" under a root key (key, birth, step).
@@ -73,10 +74,11 @@ def data(
         source: a certificate's fields and the sender's key, for a message with the sender's signature.
     """
     tek = expand(root[0], bound("brokerkm v1 tek", "fleet", *root[1:]))
-    key = expand(tek, bound("brokerkm v1 sender", sender, salt))
+    key = expand(tek, bound("brokerkm v1 sender", sender, salt, algorithm))
+    cipher = {1: AESGCM, 2: ChaCha20Poly1305}[algorithm](key)
     header = head([1, 8, *root[1:], sender, salt, counter], 3 if source else 1)
     context = bound("brokerkm v1 data", "fleet", topic)
-    message = header + pack(AESGCM(key).encrypt(counter.to_bytes(12, "big"), plaintext, context + header))
+    message = header + pack(cipher.encrypt(counter.to_bytes(12, "big"), plaintext, context + header))
     if source:
         message += pack(source[0])
         message += pack(source[1].sign(context + message))

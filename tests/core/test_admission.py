@@ -8,10 +8,10 @@ import pytest
 from core.forge import DEVICE, DEVICE_PUBLIC
 from core.refusal import refused
 
-from brokerkm.core.admission import check_join, check_proof, check_time
+from brokerkm.core.admission import Conduct, check_join, check_proof, check_time, conduct
 from brokerkm.core.crypto import Suite
-from brokerkm.core.request import Join, Leave, Sync, TokenKey
-from brokerkm.errors import Reason
+from brokerkm.core.request import Ack, Asked, Credential, Join, Leave, Sync, TokenKey
+from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ TOKEN = TokenKey(b"token-id", b"k" * 32)
 OTHER = TokenKey(b"token-id", b"j" * 32)
 
 
-def join(token: TokenKey | None = None, time: int = NOW) -> Join:
+def join(credential: Credential | None = None, time: int = NOW) -> Join:
     """Return a device's Join as the server reads it."""
-    payload = Join.seal(DEVICE, "fleet", "m", bytes(32), token=token, nonce=NONCE, time=time)
+    payload = Join.seal(DEVICE, "fleet", "m", bytes(32), credential=credential, asked=Asked(NONCE, time, 1))
     return Join.decode(payload, Suite.X25519)
 
 
@@ -76,19 +76,79 @@ def test_other_device_is_refused_even_with_a_token() -> None:
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_unknown_token_is_refused(token: TokenKey | None) -> None:
     """Without a listed key, a Join needs a token that the server knows."""
-    with refused(Reason.UNKNOWN_TOKEN, "token"):
+    with refused(Reason.UNKNOWN_TOKEN, "credential"):
         check_join(join(token), "fleet", "m", now=NOW, last_time=0, identity=None, token=None)
+
+
+class Papers:
+    """One certificate, good or not."""
+
+    chain = (b"leaf",)
+
+    def __init__(self, *, good: bool = True) -> None:
+        self.good = good
+        self.checked: list[tuple[object, ...]] = []
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a signature of sorts."""
+        return data[:4]
+
+    def check(self, *given: object) -> None:
+        """Note what is checked; refuse it unless the certificate is good."""
+        self.checked.append(given)
+        if not self.good:
+            raise RefusedError(Reason.BAD_CERTIFICATE, "credential")
+
+
+def test_device_with_a_certificate_is_admitted() -> None:
+    """Where no key is listed, a certificate lets any key in, if its checker says so."""
+    papers = Papers()
+    request = join(papers)
+    check_join(request, "fleet", "m", now=NOW, last_time=0, identity=None, token=None, certificates=papers)
+    assert [("m", (b"leaf",), request.possession("fleet", "m"), b"brok", NOW)] == papers.checked
+
+
+def test_listed_device_is_admitted_whatever_its_certificate() -> None:
+    """A bound identity is enough; a certificate that has expired since does not shut it out."""
+    papers = Papers(good=False)
+    check_join(
+        join(papers), "fleet", "m", now=NOW, last_time=0, identity=DEVICE_PUBLIC, token=None, certificates=papers
+    )
+    assert [] == papers.checked
+
+
+@pytest.mark.parametrize("papers", [None, Papers(good=False)])
+def test_bad_certificate_is_refused(papers: Papers | None) -> None:
+    """Neither a chain that its checker refuses nor any chain where there is no checker gets in."""
+    with refused(Reason.BAD_CERTIFICATE, "credential"):
+        check_join(join(Papers()), "fleet", "m", now=NOW, last_time=0, identity=None, token=None, certificates=papers)
+
+
+def test_certificate_does_not_replace_the_identitys_signature() -> None:
+    """Who has a certificate but not the key that the Join names gets no place."""
+    sealed = Join.seal(DEVICE, "fleet", "m", bytes(32), credential=Papers(), asked=Asked(NONCE, NOW, 1))
+    forged = Join.decode(sealed[:-1] + bytes((sealed[-1] ^ 1,)), Suite.X25519)
+    with refused(Reason.BAD_SIGNATURE, "signature"):
+        check_join(forged, "fleet", "m", now=NOW, last_time=0, identity=None, token=None, certificates=Papers())
+
+
+@pytest.mark.parametrize(
+    ("counter", "expected"), [(6, Conduct.STEADY), (9, Conduct.STEADY), (5, Conduct.REPEATED), (4, Conduct.BEHIND)]
+)
+def test_counter_tells_who_goes_on_from_a_copy(counter: int, expected: Conduct) -> None:
+    """A counter that was used before is no new request of the same holder."""
+    assert expected is conduct(counter, 5)
 
 
 def test_join_that_names_no_token_is_refused() -> None:
     """A token that the caller found proves nothing about a Join without MAC."""
-    with refused(Reason.UNKNOWN_TOKEN, "token"):
+    with refused(Reason.UNKNOWN_TOKEN, "credential"):
         check_join(join(), "fleet", "m", now=NOW, last_time=0, identity=None, token=TOKEN)
 
 
 def test_wrong_token_secret_is_refused() -> None:
     """The MAC proves the secret."""
-    with refused(Reason.BAD_MAC, "mac"):
+    with refused(Reason.BAD_MAC, "proof"):
         check_join(join(TOKEN), "fleet", "m", now=NOW, last_time=0, identity=None, token=OTHER)
 
 
@@ -96,13 +156,13 @@ def test_wrong_token_secret_is_refused() -> None:
 def test_join_signed_for_another_name_is_refused(identity: bytes | None, token: TokenKey | None) -> None:
     """Both ways in, group and member are what the topic says."""
     for group, member in (("fleet2", "m"), ("fleet", "m2")):
-        with refused(*((Reason.BAD_SIGNATURE, "signature") if identity else (Reason.BAD_MAC, "mac"))):
+        with refused(*((Reason.BAD_SIGNATURE, "signature") if identity else (Reason.BAD_MAC, "proof"))):
             check_join(join(token), group, member, now=NOW, last_time=0, identity=identity, token=token)
 
 
 def test_token_does_not_replace_the_identitys_signature() -> None:
     """Who has a token but not the key it names gets no place."""
-    good = Join.seal(DEVICE, "fleet", "m", bytes(32), token=TOKEN, nonce=NONCE, time=NOW)
+    good = Join.seal(DEVICE, "fleet", "m", bytes(32), credential=TOKEN, asked=Asked(NONCE, NOW, 1))
     forged = Join.decode(good[:-1] + bytes((good[-1] ^ 1,)), Suite.X25519)
     with refused(Reason.BAD_SIGNATURE, "signature"):
         check_join(forged, "fleet", "m", now=NOW, last_time=0, identity=None, token=TOKEN)
@@ -117,36 +177,41 @@ def test_old_join_is_refused_before_its_proof(time: int, reason: Reason) -> None
 
 def sync(time: int = NOW) -> Sync:
     """Return a Sync as the server reads it."""
-    return Sync.decode(Sync.seal(LEAF, "fleet", "m", nonce=NONCE, time=time, epoch=1))
+    return Sync.decode(Sync.seal(LEAF, "fleet", "m", asked=Asked(NONCE, time, 1), epoch=1))
 
 
 def leave(time: int = NOW) -> Leave:
     """Return a Leave as the server reads it."""
-    return Leave.decode(Leave.seal(LEAF, "fleet", "m", nonce=NONCE, time=time))
+    return Leave.decode(Leave.seal(LEAF, "fleet", "m", asked=Asked(NONCE, time, 1)))
 
 
-@pytest.mark.parametrize("request_", [sync(), leave()])
-def test_holder_of_the_leaf_key_may_ask(request_: Sync | Leave) -> None:
+def ack(time: int = NOW) -> Ack:
+    """Return an Ack as the server reads it."""
+    return Ack.decode(Ack.seal(LEAF, "fleet", "m", asked=Asked(NONCE, time, 1), epoch=1))
+
+
+@pytest.mark.parametrize("request_", [sync(), leave(), ack()])
+def test_holder_of_the_leaf_key_may_ask(request_: Sync | Leave | Ack) -> None:
     """The leaf key proves a member's requests."""
     check_proof(request_, "fleet", "m", now=NOW, last_time=0, leaf_key=LEAF)
 
 
-@pytest.mark.parametrize("request_", [sync(), leave()])
-def test_request_of_a_stranger_is_refused(request_: Sync | Leave) -> None:
+@pytest.mark.parametrize("request_", [sync(), leave(), ack()])
+def test_request_of_a_stranger_is_refused(request_: Sync | Leave | Ack) -> None:
     """Who has no leaf has nothing to prove."""
     with refused(Reason.UNKNOWN_MEMBER, "member"):
         check_proof(request_, "fleet", "m", now=NOW, last_time=0, leaf_key=None)
 
 
-@pytest.mark.parametrize("request_", [sync(), leave()])
-def test_request_under_another_leaf_is_refused(request_: Sync | Leave) -> None:
+@pytest.mark.parametrize("request_", [sync(), leave(), ack()])
+def test_request_under_another_leaf_is_refused(request_: Sync | Leave | Ack) -> None:
     """Another's leaf key, or the one from before a refresh, proves nothing."""
     with refused(Reason.BAD_MAC, "mac"):
         check_proof(request_, "fleet", "m", now=NOW, last_time=0, leaf_key=bytes(32))
 
 
-@pytest.mark.parametrize("make", [sync, leave])
-def test_old_request_is_refused(make: Callable[[int], Sync | Leave]) -> None:
+@pytest.mark.parametrize("make", [sync, leave, ack])
+def test_old_request_is_refused(make: Callable[[int], Sync | Leave | Ack]) -> None:
     """Requests age as Joins do."""
     with refused(Reason.WRONG_TIME, "time"):
         check_proof(make(NOW - 300_001), "fleet", "m", now=NOW, last_time=0, leaf_key=LEAF)

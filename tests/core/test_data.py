@@ -8,6 +8,7 @@ import pytest
 from core.forge import DEVICE, DEVICE_PUBLIC, SERVER, bound, data, expand, pack, replaced
 from core.refusal import refused
 
+from brokerkm.core.crypto import Algorithm
 from brokerkm.core.data import Data, Header, Sealer, check_data_topic, data_context, sender_key, traffic_key
 from brokerkm.core.welcome import Certificate, NodeKey
 from brokerkm.errors import Reason, RefusedError, UsageError
@@ -44,6 +45,13 @@ def test_plain_message_is_sealed_as_specified(size: int) -> None:
     assert expected == [made.seal("plant/1", bytes(size)) for _ in range(130)]
 
 
+def test_other_algorithm_is_sealed_as_specified() -> None:
+    """ChaCha20-Poly1305 has a sender's key of its own."""
+    made = sealer()
+    made.use(traffic_key("fleet", NodeKey(*ROOT)), 9, 300, Algorithm.CHACHA20_POLY1305)
+    assert data(ROOT, "plant/1", b"21.4", algorithm=2) == made.seal("plant/1", b"21.4")
+
+
 def test_signed_message_is_sealed_as_specified() -> None:
     """Certificate and signature follow the ciphertext."""
     expected = data(ROOT, "plant/1", b"21.4", source=(list(CERTIFICATE.fields), DEVICE))
@@ -62,14 +70,14 @@ def test_message_is_decoded() -> None:
     """The header is read as it was written."""
     decoded = Data.decode(data(ROOT, "plant/1", b"21.4", counter=7))
     assert (Header(9, 300, "x", SALT, 7), None, None) == (decoded.header, decoded.certificate, decoded.signature)
-    key = sender_key(traffic_key("fleet", NodeKey(*ROOT)), "x", SALT)
+    key = sender_key(traffic_key("fleet", NodeKey(*ROOT)), "x", SALT, Algorithm.AES_256_GCM)
     assert b"21.4" == decoded.open(key, data_context("fleet", "plant/1"))
 
 
 @pytest.mark.parametrize(("group", "topic"), [("fleet2", "plant/1"), ("fleet", "plant/2")])
 def test_message_of_another_topic_is_refused(group: str, topic: str) -> None:
     """Group and topic are bound by the tag though they are not sent."""
-    key = sender_key(traffic_key("fleet", NodeKey(*ROOT)), "x", SALT)
+    key = sender_key(traffic_key("fleet", NodeKey(*ROOT)), "x", SALT, Algorithm.AES_256_GCM)
     with refused(Reason.BAD_SEAL, "ciphertext"):
         Data.decode(data(ROOT, "plant/1", b"21.4")).open(key, data_context(group, topic))
 

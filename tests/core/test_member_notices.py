@@ -132,7 +132,7 @@ def test_beacon_of_an_older_root_changes_nothing(world: World) -> None:
     commit = world.commit(without=["a"])
     old = Beacon.decode(world.retained[world.topics.beacon])
     world.members["a"].receive(world.topics.node(0, 0), commit.rekeys[0].payload, world.now)
-    late: list[object] = [1, 2, 1, 1, 1, 0, old.time + 1, 30]
+    late: list[object] = [1, 2, 1, 1, 1, 0, old.time + 1, 30, list(Policy().fields)]
     assert [] == hear(world, "a", signed("brokerkm v1 beacon", ("fleet",), late))
     assert [] == world.members["a"].tick(world.now + 60)
     assert world.root == root_of(world.members["a"])
@@ -142,7 +142,7 @@ def test_beacon_of_an_older_step_does_not_move_the_root_back(world: World) -> No
     """Steps only go up."""
     world.join("d")
     root = root_of(world.members["a"])
-    late: list[object] = [1, 2, 2, 1, 1, 0, int(world.now * 1000) + 5, 30]
+    late: list[object] = [1, 2, 2, 1, 1, 0, int(world.now * 1000) + 5, 30, list(Policy().fields)]
     assert [] == hear(world, "a", signed("brokerkm v1 beacon", ("fleet",), late))
     assert (1, root) == (root.step, root_of(world.members["a"]))
 

@@ -123,7 +123,7 @@ def test_window_is_saved_in_as_many_bytes_as_it_needs() -> None:
     world, member = state_of(active)
     for _ in range(20):
         world.send("b", "a", b"")
-    ((_, _, _, top, mask),) = msgpack.unpackb(member.dump())[11]
+    ((_, _, _, top, mask),) = msgpack.unpackb(member.dump())[12]
     assert (20, (1 << 21) - 1, 3) == (top, int.from_bytes(mask, "big"), len(mask))
 
 
@@ -157,7 +157,9 @@ def test_flipped_bits_crash_nothing(state: State, prepare: Callable[[World], Non
 
 
 SAVED: list[Any] = msgpack.unpackb(state_of(active, policy=Policy(source_authentication=True))[1].dump())
-PROFILE, SECRETS, NONCES, PROGRESS, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[2:]
+PROFILE, SECRETS, NONCES, PROGRESS, ASKED, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[
+    2:
+]
 KEY = b"k" * 32
 
 
@@ -165,7 +167,7 @@ KEY = b"k" * 32
     ("place", "value", "reason", "field"),
     [
         (0, "other", Reason.WRONG_MESSAGE, "state"),
-        (1, 2, Reason.WRONG_VERSION, "state.format"),
+        (1, 1, Reason.WRONG_VERSION, "state.format"),
         (2, PROFILE[:4], Reason.WRONG_LENGTH, "state.profile"),
         (2, replaced(PROFILE, 0, "a/b"), Reason.OUT_OF_RANGE, "state.group"),
         (2, replaced(PROFILE, 1, ""), Reason.OUT_OF_RANGE, "state.member"),
@@ -182,28 +184,35 @@ KEY = b"k" * 32
         (5, replaced(PROGRESS, 0, "asleep"), Reason.OUT_OF_RANGE, "state.state"),
         (5, replaced(PROGRESS, 0, "new"), Reason.OUT_OF_RANGE, "state.state"),
         (5, replaced(PROGRESS, 1, None), Reason.WRONG_TYPE, "state.epoch"),
-        (6, [2**63, 0], Reason.OUT_OF_RANGE, "state.clock_offset"),
-        (6, [0, -1], Reason.OUT_OF_RANGE, "state.heard"),
-        (7, None, Reason.OUT_OF_RANGE, "state.state"),
-        (7, replaced(PATH, 0, 1 << 24), Reason.OUT_OF_RANGE, "state.slot"),
-        (7, replaced(PATH, 1, 65), Reason.OUT_OF_RANGE, "state.degree"),
-        (7, replaced(PATH, 2, PATH[2][:1]), Reason.WRONG_LENGTH, "state.keys"),
-        (7, replaced(PATH, 2, [[KEY, 1, 0]] * 26), Reason.WRONG_LENGTH, "state.keys"),
-        (7, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 0, 0]]), Reason.OUT_OF_RANGE, "state.keys"),
-        (7, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 1, 65536]]), Reason.OUT_OF_RANGE, "state.keys"),
-        (7, replaced(PATH, 2, [[KEY, 1, 0], [b"", 1, 0]]), Reason.WRONG_LENGTH, "state.keys"),
-        (8, [30, 5, 0, 1, 0], Reason.OUT_OF_RANGE, "policy.max_silence"),
-        (9, CERTIFICATE[:2], Reason.WRONG_LENGTH, "certificate"),
-        (10, [[1, 0, KEY]], Reason.WRONG_LENGTH, "state.traffic"),
-        (10, [[1, 65536, KEY, None]], Reason.OUT_OF_RANGE, "state.traffic"),
-        (10, [[1, 0, b"", None]], Reason.WRONG_LENGTH, "state.traffic"),
-        (10, [[1, 0, KEY, -1]], Reason.OUT_OF_RANGE, "state.traffic"),
-        (11, [[1, "b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
-        (11, [[1, "b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
-        (11, [[1, "b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
-        (11, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
-        (12, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
-        (12, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
+        (6, replaced(ASKED, 0, -1), Reason.OUT_OF_RANGE, "state.last_request"),
+        (6, replaced(ASKED, 1, -1), Reason.OUT_OF_RANGE, "state.counter"),
+        (6, replaced(ASKED, 2, -1), Reason.OUT_OF_RANGE, "state.acked"),
+        (7, [2**63, 0], Reason.OUT_OF_RANGE, "state.clock_offset"),
+        (7, [0, -1], Reason.OUT_OF_RANGE, "state.heard"),
+        (8, None, Reason.OUT_OF_RANGE, "state.state"),
+        (8, replaced(PATH, 0, 1 << 24), Reason.OUT_OF_RANGE, "state.slot"),
+        (8, replaced(PATH, 1, 65), Reason.OUT_OF_RANGE, "state.degree"),
+        (8, replaced(PATH, 2, PATH[2][:1]), Reason.WRONG_LENGTH, "state.keys"),
+        (8, replaced(PATH, 2, [[KEY, 1, 0]] * 26), Reason.WRONG_LENGTH, "state.keys"),
+        (8, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 0, 0]]), Reason.OUT_OF_RANGE, "state.keys"),
+        (8, replaced(PATH, 2, [[KEY, 1, 0], [KEY, 1, 65536]]), Reason.OUT_OF_RANGE, "state.keys"),
+        (8, replaced(PATH, 2, [[KEY, 1, 0], [b"", 1, 0]]), Reason.WRONG_LENGTH, "state.keys"),
+        (9, replaced(POLICY, 0, [30, 5, 0, 1, 0, 1, 0]), Reason.OUT_OF_RANGE, "policy.max_silence"),
+        (9, replaced(POLICY, 1, -1), Reason.OUT_OF_RANGE, "state.policy_at"),
+        (9, replaced(POLICY, 2, -1), Reason.OUT_OF_RANGE, "state.policy_at"),
+        (9, replaced(POLICY, 3, -1), Reason.OUT_OF_RANGE, "state.algorithm_until"),
+        (9, replaced(POLICY, 4, -1), Reason.OUT_OF_RANGE, "state.source_until"),
+        (10, CERTIFICATE[:2], Reason.WRONG_LENGTH, "certificate"),
+        (11, [[1, 0, KEY]], Reason.WRONG_LENGTH, "state.traffic"),
+        (11, [[1, 65536, KEY, None]], Reason.OUT_OF_RANGE, "state.traffic"),
+        (11, [[1, 0, b"", None]], Reason.WRONG_LENGTH, "state.traffic"),
+        (11, [[1, 0, KEY, -1]], Reason.OUT_OF_RANGE, "state.traffic"),
+        (12, [[1, "b", b"", 0, b""]], Reason.WRONG_LENGTH, "state.windows"),
+        (12, [[1, "b", bytes(8), 0, bytes(129)]], Reason.WRONG_LENGTH, "state.windows"),
+        (12, [[1, "b/c", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (12, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
+        (13, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
+        (13, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
     ],
 )
 def test_malformed_state_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
@@ -213,11 +222,11 @@ def test_malformed_state_is_refused(place: int, value: object, reason: Reason, f
 
 
 def test_state_of_another_length_is_refused() -> None:
-    """A state has thirteen parts, in their shortest encoding."""
+    """A state has fourteen parts, in their shortest encoding."""
     with refused(Reason.WRONG_LENGTH, "state"):
         Memory.decode(msgpack.packb(SAVED[:-1]))
     with refused(Reason.NOT_CANONICAL, "message"):
-        Memory.decode(b"\xdc\x00\x0d" + msgpack.packb(SAVED)[1:])
+        Memory.decode(b"\xdc\x00\x0e" + msgpack.packb(SAVED)[1:])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x90", b"not a state", b"\x80", b"\x91\xc0"])

@@ -6,13 +6,15 @@ import pytest
 from core.forge import SERVER_KEY, proved, replaced, signed
 from core.refusal import refused
 
+from brokerkm.core.crypto import Algorithm
+from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon, Entry, Rekey
 from brokerkm.errors import Reason
 
 WRAPPED = bytes(range(40))
 REKEY: list[object] = [1, 1, 9, 3, [[None, 4, 2, WRAPPED]], WRAPPED]
 BUCKET: list[object] = [1, 1, 9, 2, [[4, 1, 0, WRAPPED], [6, 3, 0, WRAPPED]], WRAPPED]
-BEACON: list[object] = [1, 2, 9, 3, 8, 2, 1_000_000, 30]
+BEACON: list[object] = [1, 2, 9, 3, 8, 2, 1_000_000, 30, [30, 5, 300, 1, 0, 2, 60]]
 
 
 def rekey(fields: list[object], level: int = 1, index: int = 5) -> bytes:
@@ -112,7 +114,8 @@ def test_beacon_is_read() -> None:
     beacon = Beacon.decode(signed("brokerkm v1 beacon", ("fleet",), BEACON))
     beacon.verify(SERVER_KEY, "fleet")
     actual = [beacon.epoch, beacon.height, beacon.birth, beacon.step, beacon.time, beacon.due]
-    assert BEACON[2:] == actual
+    assert BEACON[2:8] == actual
+    assert Policy(algorithm=Algorithm.CHACHA20_POLY1305, acknowledge=60) == beacon.policy
 
 
 def test_beacon_of_another_group_is_refused() -> None:
@@ -123,7 +126,7 @@ def test_beacon_of_another_group_is_refused() -> None:
 
 def test_beacon_of_an_empty_group_is_read() -> None:
     """Before the first member the root has birth 0."""
-    fields: list[object] = [1, 2, 0, 1, 0, 0, 1, 1]
+    fields: list[object] = [1, 2, 0, 1, 0, 0, 1, 1, [30, 5, 300, 1, 0, 1, 0]]
     assert 0 == Beacon.decode(signed("brokerkm v1 beacon", ("fleet",), fields)).birth
 
 
@@ -138,6 +141,8 @@ def test_beacon_of_an_empty_group_is_read() -> None:
         (6, -1, Reason.OUT_OF_RANGE, "time"),
         (7, 0, Reason.OUT_OF_RANGE, "due"),
         (7, 2**32, Reason.OUT_OF_RANGE, "due"),
+        (8, [30, 5, 300, 1, 0], Reason.WRONG_LENGTH, "policy"),
+        (8, [30, 5, 300, 1, 0, 3, 0], Reason.OUT_OF_RANGE, "policy.algorithm"),
     ],
 )
 def test_malformed_beacon_is_refused(place: int, value: object, reason: Reason, field: str) -> None:

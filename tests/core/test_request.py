@@ -1,4 +1,4 @@
-"""Join, Sync and Leave."""
+"""Join, Sync, Leave and Ack."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from core.forge import DEVICE, DEVICE_PUBLIC, bound, head, maced, pack, replaced
 from core.refusal import refused
 
 from brokerkm.core.crypto import Suite
-from brokerkm.core.request import Join, Leave, Sync, TokenKey, request_key
-from brokerkm.errors import Reason
+from brokerkm.core.request import Ack, Asked, Join, Leave, Sync, TokenKey, request_key
+from brokerkm.errors import Reason, UsageError
 
 NONCE = b"n" * 16
 KEM = b"\x09" + bytes(31)
@@ -19,13 +19,25 @@ LEAF = b"l" * 32
 SECRET = b"t" * 32
 TOKEN = TokenKey(b"token-id", b"k" * 32)
 CONTEXT = ("fleet", "m")
-JOIN: list[object] = [1, 5, NONCE, 1000, KEM, DEVICE_PUBLIC, None, None]
+ASKED = Asked(NONCE, 1000, 7)
+JOIN: list[object] = [1, 5, NONCE, 1000, 7, KEM, DEVICE_PUBLIC, None, None]
+
+
+class Papers:
+    """Certificates that are none, and a signature that says what it is over."""
+
+    def __init__(self, *chain: bytes) -> None:
+        self.chain = chain
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the hash of `data` in place of a signature."""
+        return hashlib.sha512(data).digest()
 
 
 def token_join() -> bytes:
     """Return a Join with a token, built by hand."""
     label = bound("brokerkm v1 join", *CONTEXT)
-    body = head([*JOIN[:6], TOKEN.id], 2)
+    body = head([*JOIN[:7], TOKEN.id], 2)
     body += pack(hmac.new(TOKEN.key, label + body, hashlib.sha256).digest())
     return body + pack(DEVICE.sign(label + body))
 
@@ -46,12 +58,57 @@ def test_request_key_is_derived_as_specified() -> None:
 def test_join_of_a_listed_device_is_encoded_as_specified() -> None:
     """Without a token, the identity's signature is the proof."""
     expected = signed("brokerkm v1 join", CONTEXT, JOIN, DEVICE)
-    assert expected == Join.seal(DEVICE, *CONTEXT, KEM, token=None, nonce=NONCE, time=1000)
+    assert expected == Join.seal(DEVICE, *CONTEXT, KEM, credential=None, asked=ASKED)
 
 
 def test_join_with_token_is_encoded_as_specified() -> None:
     """With a token there is a MAC, which the signature covers."""
-    assert token_join() == Join.seal(DEVICE, *CONTEXT, KEM, token=TOKEN, nonce=NONCE, time=1000)
+    assert token_join() == Join.seal(DEVICE, *CONTEXT, KEM, credential=TOKEN, asked=ASKED)
+
+
+def certified_join(*chain: bytes) -> bytes:
+    """Return a Join with certificates, built by hand."""
+    body = head([*JOIN[:7], list(chain)], 2)
+    body += pack(hashlib.sha512(bound("brokerkm v1 possession", *CONTEXT) + body).digest())
+    return body + pack(DEVICE.sign(bound("brokerkm v1 join", *CONTEXT) + body))
+
+
+def test_join_with_certificates_is_encoded_as_specified() -> None:
+    """The certificate's key signs under a label of its own what a token's MAC would be over."""
+    papers = Papers(b"leaf", b"authority")
+    assert certified_join(*papers.chain) == Join.seal(DEVICE, *CONTEXT, KEM, credential=papers, asked=ASKED)
+
+
+def test_join_with_certificates_is_read() -> None:
+    """The server gets the chain, and what its first key has signed."""
+    join = Join.decode(certified_join(b"leaf", b"authority"), Suite.X25519)
+    join.verify_signature(*CONTEXT)
+    assert (None, (b"leaf", b"authority")) == (join.token, join.chain)
+    assert hashlib.sha512(join.possession(*CONTEXT)).digest() == join.proof
+
+
+@pytest.mark.parametrize("chain", [(), (b"x",) * 5, (b"x" * 9000, b"y" * 9000)])
+def test_join_with_too_many_certificates_is_not_made(chain: tuple[bytes, ...]) -> None:
+    """A Join carries one to four certificates within the size of a message."""
+    with pytest.raises(UsageError, match="1 to 4 certificates and is at most 16384 bytes"):
+        Join.seal(DEVICE, *CONTEXT, KEM, credential=Papers(*chain), asked=ASKED)
+
+
+@pytest.mark.parametrize(
+    ("chain", "proof", "reason", "field"),
+    [
+        ([], b"s", Reason.WRONG_LENGTH, "credential"),
+        ([b"x"] * 5, b"s", Reason.WRONG_LENGTH, "credential"),
+        (["x"], b"s", Reason.WRONG_TYPE, "credential"),
+        ([b"x"], bytes(513), Reason.WRONG_LENGTH, "proof"),
+        ([b"x"], 1, Reason.WRONG_TYPE, "proof"),
+        ([b"x"], None, Reason.WRONG_TYPE, "proof"),
+    ],
+)
+def test_malformed_certificates_are_refused(chain: list[object], proof: object, reason: Reason, field: str) -> None:
+    """A chain has one to four certificates, its proof at most 512 bytes."""
+    with refused(reason, field):
+        Join.decode(signed("brokerkm v1 join", CONTEXT, [*JOIN[:7], chain, proof], DEVICE), Suite.X25519)
 
 
 def test_join_is_read() -> None:
@@ -59,13 +116,14 @@ def test_join_is_read() -> None:
     join = Join.decode(token_join(), Suite.X25519)
     join.verify_token(TOKEN, *CONTEXT)
     join.verify_signature(*CONTEXT)
-    expected = (NONCE, 1000, KEM, DEVICE_PUBLIC, TOKEN.id)
-    assert expected == (join.nonce, join.time, join.kem_public, join.identity, join.token)
+    expected = (*ASKED, KEM, DEVICE_PUBLIC, TOKEN.id, ())
+    found = (join.nonce, join.time, join.counter, join.kem_public, join.identity, join.token, join.chain)
+    assert expected == found
 
 
 def test_join_of_suite_2_is_read() -> None:
     """The hybrid's public key is longer."""
-    fields = replaced(JOIN, 4, bytes(1216))
+    fields = replaced(JOIN, 5, bytes(1216))
     assert bytes(1216) == Join.decode(signed("brokerkm v1 join", CONTEXT, fields, DEVICE), Suite(2)).kem_public
 
 
@@ -75,25 +133,25 @@ def test_join_of_another_is_refused(context: tuple[str, str]) -> None:
     join = Join.decode(token_join(), Suite.X25519)
     with refused(Reason.BAD_SIGNATURE, "signature"):
         join.verify_signature(*context)
-    with refused(Reason.BAD_MAC, "mac"):
+    with refused(Reason.BAD_MAC, "proof"):
         join.verify_token(TOKEN, *context)
 
 
 def test_join_with_another_token_is_refused() -> None:
     """Knowing a token's id is not having its secret."""
-    with refused(Reason.BAD_MAC, "mac"):
+    with refused(Reason.BAD_MAC, "proof"):
         Join.decode(token_join(), Suite.X25519).verify_token(TokenKey(TOKEN.id, LEAF), *CONTEXT)
 
 
 def test_join_without_token_is_refused_where_one_is_needed() -> None:
     """A Join that names no token proves none."""
-    with refused(Reason.UNKNOWN_TOKEN, "token"):
+    with refused(Reason.UNKNOWN_TOKEN, "credential"):
         Join.decode(signed("brokerkm v1 join", CONTEXT, JOIN, DEVICE), Suite.X25519).verify_token(TOKEN, *CONTEXT)
 
 
 def test_join_by_another_key_is_refused() -> None:
     """The signature is by the identity that the Join names."""
-    fields = replaced(JOIN, 5, bytes(32))
+    fields = replaced(JOIN, 6, bytes(32))
     with refused(Reason.BAD_SIGNATURE, "signature"):
         Join.decode(signed("brokerkm v1 join", CONTEXT, fields, DEVICE), Suite.X25519).verify_signature(*CONTEXT)
 
@@ -103,82 +161,90 @@ def test_join_by_another_key_is_refused() -> None:
     [
         (2, NONCE + b"n", Reason.WRONG_LENGTH, "nonce"),
         (3, "1000", Reason.WRONG_TYPE, "time"),
-        (4, bytes(1216), Reason.WRONG_LENGTH, "kem_public"),  # of the other suite
-        (5, bytes(31), Reason.WRONG_LENGTH, "identity"),
-        (6, TOKEN.id, Reason.WRONG_TYPE, "mac"),
-        (7, bytes(32), Reason.WRONG_TYPE, "mac"),
+        (4, -1, Reason.OUT_OF_RANGE, "counter"),
+        (5, bytes(1216), Reason.WRONG_LENGTH, "kem_public"),  # of the other suite
+        (6, bytes(31), Reason.WRONG_LENGTH, "identity"),
+        (7, TOKEN.id, Reason.WRONG_TYPE, "proof"),
+        (8, bytes(32), Reason.WRONG_TYPE, "proof"),
     ],
 )
 def test_malformed_join_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
-    """Each field has its type and length; token and MAC come together."""
+    """Each field has its type and length; credential and proof come together."""
     with refused(reason, field):
         Join.decode(signed("brokerkm v1 join", CONTEXT, replaced(JOIN, place, value), DEVICE), Suite.X25519)
 
 
-@pytest.mark.parametrize(("token", "tag", "field"), [(bytes(7), bytes(32), "token"), (bytes(8), bytes(31), "mac")])
+@pytest.mark.parametrize(
+    ("token", "tag", "field"), [(bytes(7), bytes(32), "credential"), (bytes(8), bytes(31), "proof")]
+)
 def test_malformed_token_is_refused(token: bytes, tag: bytes, field: str) -> None:
     """A token's id has 8 bytes, its MAC 32."""
     with refused(Reason.WRONG_LENGTH, field):
-        Join.decode(signed("brokerkm v1 join", CONTEXT, [*JOIN[:6], token, tag], DEVICE), Suite.X25519)
+        Join.decode(signed("brokerkm v1 join", CONTEXT, [*JOIN[:7], token, tag], DEVICE), Suite.X25519)
 
 
-def test_sync_is_encoded_as_specified() -> None:
-    """A Sync ends in its MAC."""
-    expected = maced("brokerkm v1 sync", CONTEXT, [1, 6, NONCE, 1000, 9], LEAF)
-    assert expected == Sync.seal(LEAF, *CONTEXT, nonce=NONCE, time=1000, epoch=9)
+SEALED = {
+    "sync": ([1, 6, *ASKED, 9], Sync.seal(LEAF, *CONTEXT, asked=ASKED, epoch=9), Sync),
+    "leave": ([1, 7, *ASKED], Leave.seal(LEAF, *CONTEXT, asked=ASKED), Leave),
+    "ack": ([1, 12, *ASKED, 9], Ack.seal(LEAF, *CONTEXT, asked=ASKED, epoch=9), Ack),
+}
+"""What each request of a member is, and what it is made by."""
 
 
-def test_leave_is_encoded_as_specified() -> None:
-    """A Leave ends in its MAC."""
-    expected = maced("brokerkm v1 leave", CONTEXT, [1, 7, NONCE, 1000], LEAF)
-    assert expected == Leave.seal(LEAF, *CONTEXT, nonce=NONCE, time=1000)
+@pytest.mark.parametrize("kind", SEALED)
+def test_requests_are_encoded_as_specified(kind: str) -> None:
+    """Each ends in its MAC."""
+    fields, sealed, _ = SEALED[kind]
+    assert maced(f"brokerkm v1 {kind}", CONTEXT, fields, LEAF) == sealed
 
 
-def test_sync_and_leave_are_read() -> None:
+@pytest.mark.parametrize("kind", SEALED)
+def test_requests_are_read(kind: str) -> None:
     """The server reads what the member wrote."""
-    sync = Sync.decode(maced("brokerkm v1 sync", CONTEXT, [1, 6, NONCE, 1000, 9], LEAF))
-    leave = Leave.decode(maced("brokerkm v1 leave", CONTEXT, [1, 7, NONCE, 1000], LEAF))
-    sync.verify(LEAF, *CONTEXT)
-    leave.verify(LEAF, *CONTEXT)
-    assert (NONCE, 1000, 9, NONCE, 1000) == (sync.nonce, sync.time, sync.epoch, leave.nonce, leave.time)
+    fields, sealed, request = SEALED[kind]
+    found = request.decode(sealed)
+    found.verify(LEAF, *CONTEXT)
+    epoch = [] if isinstance(found, Leave) else [found.epoch]
+    assert fields == [1, fields[1], found.nonce, found.time, found.counter, *epoch]
 
 
+@pytest.mark.parametrize("kind", SEALED)
 @pytest.mark.parametrize(
     ("key", "context"), [(SECRET, ("fleet", "m")), (LEAF, ("fleet2", "m")), (LEAF, ("fleet", "m2"))]
 )
-def test_request_of_another_is_refused(key: bytes, context: tuple[str, str]) -> None:
+def test_request_of_another_is_refused(kind: str, key: bytes, context: tuple[str, str]) -> None:
     """Neither another's leaf key nor another's name makes a request good."""
-    for request in (
-        Sync.decode(maced("brokerkm v1 sync", CONTEXT, [1, 6, NONCE, 1000, 9], LEAF)),
-        Leave.decode(maced("brokerkm v1 leave", CONTEXT, [1, 7, NONCE, 1000], LEAF)),
-    ):
-        with refused(Reason.BAD_MAC, "mac"):
-            request.verify(key, *context)
+    _, sealed, request = SEALED[kind]
+    with refused(Reason.BAD_MAC, "mac"):
+        request.decode(sealed).verify(key, *context)
 
 
-def test_sync_does_not_pass_for_a_leave() -> None:
+def test_ack_does_not_pass_for_a_sync() -> None:
     """Each kind of request has its label, besides its type."""
     with refused(Reason.BAD_MAC, "mac"):
-        Leave.decode(maced("brokerkm v1 sync", CONTEXT, [1, 7, NONCE, 1000], LEAF)).verify(LEAF, *CONTEXT)
+        Sync.decode(maced("brokerkm v1 ack", CONTEXT, [1, 6, *ASKED, 9], LEAF)).verify(LEAF, *CONTEXT)
 
 
-@pytest.mark.parametrize(("place", "value", "field"), [(2, b"", "nonce"), (3, -1, "time"), (4, -1, "epoch")])
-def test_malformed_sync_is_refused(place: int, value: object, field: str) -> None:
-    """Each field of a Sync has its length and range."""
+@pytest.mark.parametrize("kind", SEALED)
+@pytest.mark.parametrize(("place", "value", "field"), [(2, b"", "nonce"), (3, -1, "time"), (4, -1, "counter")])
+def test_malformed_request_is_refused(kind: str, place: int, value: object, field: str) -> None:
+    """Each field that all requests have has its length and range."""
+    fields, _, request = SEALED[kind]
     with refused(Reason.WRONG_LENGTH if place == 2 else Reason.OUT_OF_RANGE, field):
-        Sync.decode(maced("brokerkm v1 sync", CONTEXT, replaced([1, 6, NONCE, 1000, 9], place, value), LEAF))
+        request.decode(maced(f"brokerkm v1 {kind}", CONTEXT, replaced(fields, place, value), LEAF))
 
 
-@pytest.mark.parametrize(("place", "value", "field"), [(2, b"", "nonce"), (3, -1, "time")])
-def test_malformed_leave_is_refused(place: int, value: object, field: str) -> None:
-    """Each field of a Leave has its length and range."""
-    with refused(Reason.WRONG_LENGTH if place == 2 else Reason.OUT_OF_RANGE, field):
-        Leave.decode(maced("brokerkm v1 leave", CONTEXT, replaced([1, 7, NONCE, 1000], place, value), LEAF))
+@pytest.mark.parametrize(("kind", "epoch"), [("sync", -1), ("ack", 0)])
+def test_epoch_out_of_range_is_refused(kind: str, epoch: int) -> None:
+    """A Sync may come from one that has no epoch, an Ack may not."""
+    fields, _, request = SEALED[kind]
+    with refused(Reason.OUT_OF_RANGE, "epoch"):
+        request.decode(maced(f"brokerkm v1 {kind}", CONTEXT, replaced(fields, 5, epoch), LEAF))
 
 
-def test_short_mac_is_refused() -> None:
+@pytest.mark.parametrize("kind", SEALED)
+def test_short_mac_is_refused(kind: str) -> None:
     """A MAC has 32 bytes."""
+    fields, _, request = SEALED[kind]
     with refused(Reason.WRONG_LENGTH, "mac"):
-        Sync.decode(pack([1, 6, NONCE, 1000, 9, bytes(31)]))
-    with refused(Reason.WRONG_LENGTH, "mac"):
-        Leave.decode(pack([1, 7, NONCE, 1000, bytes(31)]))
+        request.decode(pack([*fields, bytes(31)]))

@@ -16,7 +16,16 @@ KEY = b"k" * 32
 SIGNED_CERTIFICATE = SERVER.sign(bound("brokerkm v1 certificate", "fleet", "m", DEVICE_PUBLIC, 5000))
 CERTIFICATE = Certificate(DEVICE_PUBLIC, 5000, SIGNED_CERTIFICATE)
 PATH: list[object] = [[8, 3, b"1" * 32], [9, 0, b"2" * 32]]
-SEALED: list[object] = [9, 1000, 6, 4, [7, KEY], PATH, [30, 5, 300, 1, 0], [DEVICE_PUBLIC, 5000, SIGNED_CERTIFICATE]]
+SEALED: list[object] = [
+    9,
+    1000,
+    6,
+    4,
+    [7, KEY],
+    PATH,
+    [30, 5, 300, 1, 0, 1, 0],
+    [DEVICE_PUBLIC, 5000, SIGNED_CERTIFICATE],
+]
 SECRETS = WelcomeSecrets(
     epoch=9,
     time=1000,
@@ -64,7 +73,7 @@ def test_certificate_may_be_missing() -> None:
         (5, [[10, 3, KEY]] * 2, Reason.OUT_OF_RANGE, "path.birth"),
         (5, [[8, 65536, KEY]] * 2, Reason.OUT_OF_RANGE, "path.step"),
         (5, [[8, 3, b""]] * 2, Reason.WRONG_LENGTH, "path.key"),
-        (6, [30, 5, 0, 1, 0], Reason.OUT_OF_RANGE, "policy.max_silence"),
+        (6, [30, 5, 0, 1, 0, 1, 0], Reason.OUT_OF_RANGE, "policy.max_silence"),
         (7, [DEVICE_PUBLIC, 5000], Reason.WRONG_LENGTH, "certificate"),
         (7, [KEY[1:], 5000, bytes(64)], Reason.WRONG_LENGTH, "certificate.identity"),
         (7, [KEY, -1, bytes(64)], Reason.OUT_OF_RANGE, "certificate.expiry"),

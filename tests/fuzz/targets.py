@@ -16,7 +16,7 @@ from brokerkm.core.names import Topics
 from brokerkm.core.notice import Goodbye, Refusal
 from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon, Rekey
-from brokerkm.core.request import Join, Leave, Sync
+from brokerkm.core.request import Ack, Asked, Join, Leave, Sync
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import Certificate, Welcome, WelcomeSecrets
@@ -105,6 +105,7 @@ TARGETS: Final[dict[str, tuple[Callable[[bytes], object], tuple[type[Exception],
     "join-hybrid": (functools.partial(Join.decode, suite=Suite.MLKEM768_X25519), ALLOWED),
     "sync": (Sync.decode, ALLOWED),
     "leave": (Leave.decode, ALLOWED),
+    "ack": (Ack.decode, ALLOWED),
     "data": (Data.decode, ALLOWED),
     "subgroup": (functools.partial(Subgroup.decode, level=1), ALLOWED),
     "subgroup-leaf": (functools.partial(Subgroup.decode, level=0), ALLOWED),
@@ -151,9 +152,8 @@ def _seeds() -> dict[str, list[bytes]]:
         "fleet-01",
         device.name,
         bytes(Suite.MLKEM768_X25519.public_size),
-        token=None,
-        nonce=bytes(16),
-        time=time,
+        credential=None,
+        asked=Asked(bytes(16), time, 1),
     )
     level = TOPICS.node(1, 7)
     return {
@@ -167,6 +167,7 @@ def _seeds() -> dict[str, list[bytes]]:
         "join-hybrid": [hybrid],
         "sync": [device.sync(now)],
         "leave": [device.leave(now)],
+        "ack": [Ack.seal(bytes(32), "fleet-01", device.name, asked=Asked(bytes(16), time, 2), epoch=3)],
         "policy": [msgpack.packb(group.policy.fields)],
         "certificate": [msgpack.packb(certificate.fields if certificate else ())],
         "memory": [case.state for case in signed.cases.values()],

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from brokerkm.core.crypto import load_signing_key
+from brokerkm.errors import Reason, RefusedError
 
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 Fields: TypeAlias = dict[str, Json]
@@ -64,6 +71,52 @@ SERVER_PUBLIC = SERVER_KEY.public_key().public_bytes_raw()
 IDENTITY_SEED = draw("identity", 32)
 IDENTITY = load_signing_key(IDENTITY_SEED)
 IDENTITY_PUBLIC = IDENTITY.public_key().public_bytes_raw()
+
+
+class Papers:
+    """A device certificate of an Ed25519 key, and one who believes a single authority."""
+
+    def __init__(self, chain: tuple[bytes, ...], seed: bytes) -> None:
+        self.chain = chain
+        self._key = load_signing_key(seed)
+
+    @classmethod
+    def from_vector(cls, given: dict[str, Any]) -> Self | None:
+        """Return what a vector gives, if it gives any."""
+        it = given.get("certificate")
+        return it and cls(tuple(map(bytes.fromhex, it["chain"])), bytes.fromhex(it["key_seed"]))
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature by the device's key."""
+        return self._key.sign(data)
+
+    def check(self, member: str, chain: tuple[bytes, ...], signed: bytes, signature: bytes, _now: int) -> None:
+        """Take the chain that the vector gives, and no other, for `member`."""
+        certificate = x509.load_der_x509_certificate(chain[0])
+        if chain != self.chain or f"CN={member}" != certificate.subject.rfc4514_string():
+            raise RefusedError(Reason.BAD_CERTIFICATE, "credential")
+        key = certificate.public_key()
+        assert isinstance(key, Ed25519PublicKey)
+        try:
+            key.verify(signature, signed)
+        except InvalidSignature:
+            raise RefusedError(Reason.BAD_SIGNATURE, "proof") from None
+
+
+def issue(member: str, device_seed: bytes) -> tuple[bytes, bytes]:
+    """Return the certificate of `member` and that of its authority, in DER; Ed25519 makes them the same every time."""
+    authority, device = load_signing_key(draw("authority", 32)), load_signing_key(device_seed)
+    issuer = x509.Name.from_rfc4514_string("CN=Device authority")
+    start, end = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2026, 2046))
+    certificates: list[bytes] = []
+    for serial, (name, key) in enumerate(
+        [(x509.Name.from_rfc4514_string(f"CN={member}"), device), (issuer, authority)]
+    ):
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer).public_key(key.public_key())
+        builder = builder.serial_number(serial + 1).not_valid_before(start).not_valid_after(end)
+        builder = builder.add_extension(x509.BasicConstraints(ca=key is authority, path_length=None), critical=True)
+        certificates.append(builder.sign(authority, None).public_bytes(Encoding.DER))
+    return certificates[0], certificates[1]
 
 
 def error(reason: str, field: str) -> Fields:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 
 def expand(key: bytes, info: bytes, size: int = 32) -> bytes:
@@ -113,7 +113,7 @@ def apply_rekey(elements: list[Any], slot: int, key: bytes) -> list[bytes]:
     return keys
 
 
-def open_data(payload: bytes, group: str, topic: str, root: tuple[int, int, bytes]) -> bytes:
+def open_data(payload: bytes, group: str, topic: str, root: tuple[int, int, bytes], algorithm: int = 1) -> bytes:
     """Return the plaintext of a Data message; a sender's signature is checked if there is one."""
     birth, step, key = root
     elements = msgpack.unpackb(payload)
@@ -125,8 +125,9 @@ def open_data(payload: bytes, group: str, topic: str, root: tuple[int, int, byte
         Ed25519PublicKey.from_public_bytes(source[0][0]).verify(source[1], context + body)
     _, header = split(payload, 3 if source else 1)
     tek = expand(key, labelled("brokerkm v1 tek", group, birth, step))
-    sender_key = expand(tek, labelled("brokerkm v1 sender", sender, salt))
-    return AESGCM(sender_key).decrypt(counter.to_bytes(12, "big"), ciphertext, context + header)
+    sender_key = expand(tek, labelled("brokerkm v1 sender", sender, salt, algorithm))
+    cipher = AESGCM(sender_key) if algorithm == 1 else ChaCha20Poly1305(sender_key)
+    return cipher.decrypt(counter.to_bytes(12, "big"), ciphertext, context + header)
 
 
 def hpke_open(suite: int, seed: bytes, sealed: bytes, info: bytes) -> bytes:

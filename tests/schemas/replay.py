@@ -51,7 +51,9 @@ def _derive(given: dict[str, Any]) -> Fields:
         case "tek":
             derived = traffic_key(given["group"], NodeKey(key, given["birth"], given["step"]))
         case "sender":
-            derived = crypto.derive(key, "brokerkm v1 sender", given["sender"], bytes.fromhex(given["salt"]))
+            derived = crypto.derive(
+                key, "brokerkm v1 sender", given["sender"], bytes.fromhex(given["salt"]), given["algorithm"]
+            )
         case "token":
             derived = TokenKey.from_secret(bytes.fromhex(given["id"]), key).key
         case "request":

@@ -13,7 +13,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import RefusedError
-from schemas.material import Stream, error
+from schemas.material import Stream, error, hexed
 
 if TYPE_CHECKING:
     from brokerkm.core.events import Event
@@ -72,6 +72,8 @@ def _event(event: Event) -> Fields:
                 fields[item.name] = value.hex()
             case str():
                 fields[item.name] = str(value)
+            case Policy():
+                fields[item.name] = hexed(value.fields)
             case _:
                 fields[item.name] = int(value)
     return fields

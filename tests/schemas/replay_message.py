@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.core import admission
-from brokerkm.core.crypto import Suite, labelled, load_signing_key, load_verify_key
+from brokerkm.core.crypto import Algorithm, Suite, labelled, load_signing_key, load_verify_key
 from brokerkm.core.data import Data, Sealer, traffic_key
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.opener import Opener
+from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon, Rekey
-from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.request import Ack, Asked, Join, Leave, Sync, TokenKey
 from brokerkm.core.signing import encode_proved, sign_all
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.welcome import Certificate, NodeKey, Welcome
 from brokerkm.core.wire import VERSION
-from schemas.material import hexed
+from schemas.material import Papers, hexed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,8 @@ def _encode_rekey(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
 
 def _encode_beacon(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
     at = (fields["epoch"], fields["height"], fields["birth"], fields["step"])
-    return Beacon.seal(load_signing_key(raw(given["server_seed"])), given["group"], at, fields["time"], fields["due"])
+    key, policy = load_signing_key(raw(given["server_seed"])), Policy.from_fields(fields["policy"])
+    return Beacon.seal(key, given["group"], at, fields["time"], fields["due"], policy)
 
 
 def _encode_goodbye(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
@@ -70,24 +72,30 @@ def _encode_goodbye(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
     return Goodbye.seal_all(key, given["group"], fields["epoch"], evicted, lambda _: salt)[0]
 
 
+def _asked(fields: dict[str, Any]) -> Asked:
+    return Asked(raw(fields["nonce"]), fields["time"], fields["counter"])
+
+
 def _encode_join(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
     return Join.seal(
         load_signing_key(raw(given["identity_seed"])),
         *_names(given),
         raw(fields["kem_public"]),
-        token=token_key(given),
-        nonce=raw(fields["nonce"]),
-        time=fields["time"],
+        credential=token_key(given) or Papers.from_vector(given),
+        asked=_asked(fields),
     )
 
 
 def _encode_sync(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
-    nonce, time, epoch = raw(fields["nonce"]), fields["time"], fields["epoch"]
-    return Sync.seal(raw(given["leaf_key"]), *_names(given), nonce=nonce, time=time, epoch=epoch)
+    return Sync.seal(raw(given["leaf_key"]), *_names(given), asked=_asked(fields), epoch=fields["epoch"])
 
 
 def _encode_leave(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
-    return Leave.seal(raw(given["leaf_key"]), *_names(given), nonce=raw(fields["nonce"]), time=fields["time"])
+    return Leave.seal(raw(given["leaf_key"]), *_names(given), asked=_asked(fields))
+
+
+def _encode_ack(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
+    return Ack.seal(raw(given["leaf_key"]), *_names(given), asked=_asked(fields), epoch=fields["epoch"])
 
 
 def _encode_data(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
@@ -97,7 +105,8 @@ def _encode_data(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
         identity, expiry, signature = fields["certificate"]
         sealer.certificate = Certificate(raw(identity), expiry, raw(signature))
     root = _root(given)
-    sealer.use(traffic_key(given["group"], root), root.birth, root.step)
+    algorithm = Algorithm(fields.get("algorithm", 1))
+    sealer.use(traffic_key(given["group"], root), root.birth, root.step, algorithm)
     sealer._counter = fields["counter"]
     return sealer.seal(given["topic"], raw(fields["plaintext"]))
 
@@ -127,6 +136,7 @@ ENCODERS: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]]] = 
     "join": _encode_join,
     "sync": _encode_sync,
     "leave": _encode_leave,
+    "ack": _encode_ack,
     "data": _encode_data,
     "refusal": _encode_refusal,
     "subgroup": _encode_subgroup,
@@ -160,6 +170,7 @@ def _open_beacon(given: dict[str, Any], payload: bytes) -> Fields:
         "step": it.step,
         "time": it.time,
         "due": it.due,
+        "policy": hexed(it.policy.fields),
     }
 
 
@@ -196,23 +207,27 @@ def _open_join(given: dict[str, Any], payload: bytes) -> Fields:
         last_time=given["last_time"],
         identity=listed and raw(listed),
         token=token_key(given),
+        certificates=Papers.from_vector(given),
     )
     return {
         "nonce": it.nonce.hex(),
         "time": it.time,
+        "counter": it.counter,
+        "conduct": admission.conduct(it.counter, given["last_counter"]).value,
         "kem_public": it.kem_public.hex(),
         "identity": it.identity.hex(),
-        "token_id": hexed(it.token),
+        "credential": hexed(it.credential),
     }
 
 
 def _open_proof(given: dict[str, Any], payload: bytes) -> Fields:
-    it = Sync.decode(payload) if given["message"] == "sync" else Leave.decode(payload)
+    it = {"sync": Sync, "leave": Leave, "ack": Ack}[given["message"]].decode(payload)
     key = given["leaf_key"]
     times = {"now": given["now"], "last_time": given["last_time"]}
     admission.check_proof(it, *_names(given), leaf_key=key and raw(key), **times)
-    fields: Fields = {"nonce": it.nonce.hex(), "time": it.time}
-    if isinstance(it, Sync):
+    fields: Fields = {"nonce": it.nonce.hex(), "time": it.time, "counter": it.counter}
+    fields["conduct"] = admission.conduct(it.counter, given["last_counter"]).value
+    if not isinstance(it, Leave):
         fields["epoch"] = it.epoch
     return fields
 
@@ -260,6 +275,7 @@ OPENERS: Final[dict[str, Callable[[dict[str, Any], bytes], Fields]]] = {
     "join": _open_join,
     "sync": _open_proof,
     "leave": _open_proof,
+    "ack": _open_proof,
     "data": _open_data,
     "refusal": _open_refusal,
     "subgroup": _open_subgroup,

@@ -27,6 +27,7 @@ FILES = {
     "join": "requests",
     "sync": "requests",
     "leave": "requests",
+    "ack": "requests",
     "data": "data",
     "refusal": "refusal",
     "subgroup": "subgroup",
@@ -137,6 +138,7 @@ def test_numbers_beyond_their_range_do_not_match(said: dict[str, list[list[objec
         "goodbye": {2: (0,), 3: (0, 3)},
         "data": {2: (0,), 3: (65_536,)},
         "refusal": {3: (0, 5)},
+        "ack": {5: (0,)},
         "subgroup": {3: (1 << 24,), 4: (0,), 5: (65_536,)},
     }
     for rule, places in ranges.items():
@@ -157,9 +159,9 @@ def test_spoiled_messages_do_not_match_for_others(said: dict[str, list[list[obje
 
 
 def test_session_has_what_the_formats_offer(said: dict[str, list[list[object]]]) -> None:
-    """Blocks and single signatures, buckets and inner nodes, both kinds of Join and of Subgroup are among it."""
+    """Blocks and single signatures, buckets and inner nodes, the kinds of Join and of Subgroup are among it."""
     assert {proof is None for *_, proof, _ in said["rekey"]} == {True, False}
     assert {proof is None for *_, proof, _ in said["goodbye"]} == {True, False}
-    assert {token is None for *_, token, _, _ in said["join"]} == {True, False}
+    assert {type(credential) for *_, credential, _, _ in said["join"]} == {type(None), bytes, list}
     assert {slot is None for _, _, _, slot, *_ in said["subgroup"]} == {True, False}
     assert {entries[0][0] is None for _, _, _, _, entries, *_ in said["rekey"]} == {True, False}

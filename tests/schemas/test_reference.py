@@ -35,7 +35,7 @@ def test_derived_keys(name: str) -> None:
             key, reference.labelled("brokerkm v1 tek", given["group"], given["birth"], given["step"])
         ),
         "sender": lambda: reference.expand(
-            key, reference.labelled("brokerkm v1 sender", given["sender"], raw(given["salt"]))
+            key, reference.labelled("brokerkm v1 sender", given["sender"], raw(given["salt"]), given["algorithm"])
         ),
         "token": lambda: reference.expand(key, reference.labelled("brokerkm v1 token", raw(given["id"]))),
         "request": lambda: reference.expand(key, reference.labelled("brokerkm v1 request")),
@@ -89,7 +89,8 @@ def _rekey(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> Non
 
 def _beacon(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
     found = reference.check_signed(_server(given), payload, "brokerkm v1 beacon", given["group"])
-    assert found[1:-1] == [2, *(fields[name] for name in ("epoch", "height", "birth", "step", "time", "due"))]
+    names = ("epoch", "height", "birth", "step", "time", "due", "policy")
+    assert found[1:-1] == [2, *(fields[name] for name in names)]
 
 
 def _goodbye(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
@@ -104,26 +105,33 @@ def _join(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None
     context = reference.labelled("brokerkm v1 join", given["group"], given["member"])
     identity = Ed25519PrivateKey.from_private_bytes(raw(given["identity_seed"])).public_key().public_bytes_raw()
     Ed25519PublicKey.from_public_bytes(identity).verify(elements[-1], context + signed)
-    token, tag = None, None
+    credential, proof = None, elements[8]
+    if "certificate" in given:
+        credential = [raw(certificate) for certificate in given["certificate"]["chain"]]
+        possession = reference.labelled("brokerkm v1 possession", given["group"], given["member"])
+        device = Ed25519PrivateKey.from_private_bytes(raw(given["certificate"]["key_seed"]))
+        device.public_key().verify(proof, possession + maced)
     if "token" in given:
-        token = raw(given["token"]["id"])
-        tag = hmac.digest(raw(given["token"]["key"]), context + maced, "sha256")
-    asked = [raw(fields["nonce"]), fields["time"], raw(fields["kem_public"])]
-    assert elements[1:-1] == [5, *asked, identity, token, tag]
+        credential = raw(given["token"]["id"])
+        assert proof == hmac.digest(raw(given["token"]["key"]), context + maced, "sha256")
+    asked = [raw(fields["nonce"]), fields["time"], fields["counter"], raw(fields["kem_public"])]
+    assert elements[1:-1] == [5, *asked, identity, credential, proof]
+    assert (credential is None) == (proof is None)
 
 
 def _proof(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
     elements, maced = reference.split(payload, 1)
     context = reference.labelled(f"brokerkm v1 {given['message']}", given["group"], given["member"])
     key = reference.expand(raw(given["leaf_key"]), reference.labelled("brokerkm v1 request"))
-    asked = [raw(fields["nonce"]), fields["time"], *([fields["epoch"]] if "epoch" in fields else [])]
+    asked = [raw(fields["nonce"]), fields["time"], fields["counter"], *([fields["epoch"]] if "epoch" in fields else [])]
     tag = hmac.digest(key, context + maced, "sha256")
-    assert elements[1:] == [6 if "epoch" in fields else 7, *asked, tag]
+    assert elements[1:] == [{"sync": 6, "leave": 7, "ack": 12}[given["message"]], *asked, tag]
 
 
 def _data(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
     birth, step, key = given["root"]
-    plaintext = reference.open_data(payload, given["group"], given["topic"], (birth, step, raw(key)))
+    root, algorithm = (birth, step, raw(key)), fields.get("algorithm", 1)
+    plaintext = reference.open_data(payload, given["group"], given["topic"], root, algorithm)
     found = msgpack.unpackb(payload)
     assert plaintext.hex() == fields["plaintext"]
     assert found[1:7] == [8, birth, step, fields["sender"], raw(fields["salt"]), fields["counter"]]
@@ -153,6 +161,7 @@ MESSAGES = {
     "join": _join,
     "sync": _proof,
     "leave": _proof,
+    "ack": _proof,
     "data": _data,
     "refusal": _refusal,
     "subgroup": _subgroup,

@@ -98,3 +98,13 @@ def test_certificates_are_renewed_before_they_end() -> None:
     assert (recovery.request, recovery.plan(State.ACTIVE, 1000, 700)) == (Ask.SYNC, 704)
     assert recovery.plan(State.ACTIVE, 2000, 710) == pytest.approx(2000 - 1290 * 0.3)
     assert Recovery(PACE, latest).plan(State.ACTIVE, 1000, 2000) == 2000  # it ended while the member was away
+
+
+def test_missing_certificate_is_asked_for_within_the_spread() -> None:
+    """A fleet that is to sign from now on asks over a while; without that policy it asks for nothing."""
+    recovery = Recovery(PACE, latest)
+    assert recovery.plan(State.ACTIVE, None, 0, 15) is None
+    assert recovery.plan(State.ACTIVE, 0.0, 10, 15) == 25
+    assert recovery.plan(State.ACTIVE, 0.0, 20, 15) == 25
+    assert recovery.plan(State.ACTIVE, 1020, 20, 15) == pytest.approx(1020 - 300)
+    assert recovery.plan(State.ACTIVE, None, 30, 15) is None

@@ -15,6 +15,7 @@ from service.fleet import PATIENCE, Device, eventually
 
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused
 from brokerkm.core.notice import RefusalReason
+from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.service import KeyServer
@@ -303,7 +304,9 @@ async def test_a_forged_beacon_stops_nobody(device: OpenDevice) -> None:
     async with serving(MemoryStore()) as server:
         one, _ = await fleet(server, device, "a", "b")
         topic = server.groups["plant"].topics.beacon
-        forged = Beacon.seal(Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30)
+        forged = Beacon.seal(
+            Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30, Policy()
+        )
         for payload in (forged, b"garbage", b""):
             await one.transport.publish(Outgoing(topic, payload))
         await server.admin.rotate("plant")
@@ -316,7 +319,7 @@ async def test_a_flood_of_forged_beacons_fills_no_log(
     """It is said now and then that there are forgeries; most are not even looked at."""
     (one,) = (await fleet(server, device, "a"))[:1]
     topic = server.groups["plant"].topics.beacon
-    forged = Beacon.seal(Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30)
+    forged = Beacon.seal(Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30, Policy())
     await one.transport.publish_batch([Outgoing(topic, forged)] * 500)
     await server.admin.rotate("plant")
     await one.reaches(2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from proof.attacker import Known, closure, ratchet
 from system.server import GROUP
 
+from brokerkm.core.crypto import Algorithm
 from brokerkm.core.data import Data, data_context, sender_key, traffic_key
 from brokerkm.core.memory import Memory
 from brokerkm.core.welcome import NodeKey
@@ -39,11 +40,13 @@ class Thief:
         header = data.header
         for step, key in self._roots:
             root = NodeKey(ratchet(key, max(header.step - step, 0)), header.birth, header.step)
-            try:
-                data.open(sender_key(traffic_key(GROUP, root), header.sender, header.salt), data_context(GROUP, topic))
-            except RefusedError:
-                continue
-            return True
+            for algorithm in Algorithm:
+                cipher = sender_key(traffic_key(GROUP, root), header.sender, header.salt, algorithm)
+                try:
+                    data.open(cipher, data_context(GROUP, topic))
+                except RefusedError:
+                    continue
+                return True
         return False
 
 

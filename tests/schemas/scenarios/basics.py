@@ -50,14 +50,14 @@ def _topics() -> Iterator[Vector]:
 
 def _keys() -> Iterator[Vector]:
     key, root = draw("node", 32).hex(), draw("root", 32).hex()
+    sender: Fields = {"function": "sender", "key": draw("tek", 32).hex(), "sender": "sensor-7"}
+    sender["salt"] = draw("salt", 8).hex()
     given: dict[str, tuple[str, Fields]] = {
         "ratchet-1": ("A node key, one step on.", {"function": "ratchet", "key": key, "steps": 1}),
         "ratchet-3": ("A node key, three steps on.", {"function": "ratchet", "key": key, "steps": 3}),
         "tek": ("The TEK of a root key.", {"function": "tek", "key": root, "group": GROUP, "birth": 7, "step": 2}),
-        "sender-key": (
-            "One sender's key; the key given is the TEK.",
-            {"function": "sender", "key": draw("tek", 32).hex(), "sender": "sensor-7", "salt": draw("salt", 8).hex()},
-        ),
+        "sender-key": ("One sender's key; the key given is the TEK.", {**sender, "algorithm": 1}),
+        "sender-key-chacha": ("The same for the other algorithm.", {**sender, "algorithm": 2}),
         "token-key": (
             "The MAC key of an enrollment token; the key given is its secret.",
             {"function": "token", "key": draw("token secret", 32).hex(), "id": draw("token id", 8).hex()},

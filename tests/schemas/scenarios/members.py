@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from brokerkm.core.crypto import labelled, load_signing_key
+from brokerkm.core.crypto import Algorithm, labelled, load_signing_key
 from brokerkm.core.notice import Goodbye, GoodbyeReason, RefusalReason
+from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon
 from brokerkm.core.signing import sign_all
 from schemas.material import GROUP, MEMBER, NOW, SERVER_KEY, Stream, Vector, draw
@@ -20,6 +21,7 @@ STRANGER = load_signing_key(draw("stranger", 32))
 OWN = TOPICS.member(MEMBER)
 BUCKET = TOPICS.node(0, SLOT // 2)
 PLANT = "plant/temperature"
+AES, CHACHA = Policy(), Policy(algorithm=Algorithm.CHACHA20_POLY1305)
 
 
 def vectors() -> Iterator[Vector]:
@@ -28,6 +30,7 @@ def vectors() -> Iterator[Vector]:
     yield from _rekeys_refused()
     yield from _gaps()
     yield from _beacons()
+    yield from _policies()
     yield from _endings()
     yield from _data()
     yield from _subgroups()
@@ -162,10 +165,10 @@ def _without(world: World) -> Commit:
     return world.commit()
 
 
-def _beacon(world: World, *at: int, age: int = 0) -> bytes:
+def _beacon(world: World, *at: int, age: int = 0, policy: Policy = AES) -> bytes:
     root = world.group.tree.get(3, 0)
     epoch, birth, step = at or (world.group.epoch, root.birth, root.step)
-    return Beacon.seal(SERVER_KEY, GROUP, (epoch, 3, birth, step), (world.now - age) * 1000, 30)
+    return Beacon.seal(SERVER_KEY, GROUP, (epoch, 3, birth, step), (world.now - age) * 1000, 30, policy)
 
 
 def _beacons() -> Iterator[Vector]:
@@ -203,6 +206,35 @@ def _beacons() -> Iterator[Vector]:
     world.take(TOPICS.beacon, _beacon(world, age=300))
     description = "A Beacon that was kept back for 301 s is no sign of life; one of 300 s is."
     yield world.vector("member-beacon-kept-back", description, "Silent", "", "Heard")
+
+
+def _policies() -> Iterator[Vector]:
+    world = World()
+    sealed = world.data(0), world.data(1, algorithm=Algorithm.CHACHA20_POLY1305), world.data(2)
+    world.take(PLANT, sealed[0])
+    world.take(PLANT, sealed[1])
+    world.take(TOPICS.beacon, _beacon(world, policy=CHACHA))
+    world.take(PLANT, sealed[2])
+    world.tick(world.now + 30)
+    world.take(PLANT, world.data(3), now=world.now + 30)
+    world.tick(world.now + 35)
+    description = "Data of the other algorithm waits for the policy; the earlier one is opened for grace seconds more."
+    good, given_up = "MessageReceived", "Dropped Unreadable"
+    yield world.vector("policy-algorithm", description, good, "", f"PolicyChanged {good}", good, "", "", given_up)
+    world = World()
+    world.take(TOPICS.beacon, _beacon(world, policy=Policy(source_authentication=True)))
+    world.take(PLANT, world.data(0))
+    world.tick(world.now + 30)
+    world.take(PLANT, world.data(1), now=world.now + 30)
+    description = "Signatures are asked for: what has none is received for grace seconds, and then refused."
+    yield world.vector("policy-signatures", description, "PolicyChanged", good, "", "not-signed signature")
+    world = World()
+    world.take(TOPICS.beacon, _beacon(world, 9, 1, 1, policy=CHACHA))
+    world.take(TOPICS.beacon, _beacon(world, 8, 1, 1))
+    world.take(TOPICS.beacon, _beacon(world, 9, 1, 1, age=1))
+    world.take(TOPICS.beacon, _beacon(world, 10, 1, 1))
+    description = "The newest word counts, by epoch and time, whatever the order of arrival."
+    yield world.vector("policy-older", description, "PolicyChanged", "", "", "PolicyChanged")
 
 
 def _endings() -> Iterator[Vector]:

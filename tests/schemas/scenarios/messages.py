@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from brokerkm.core.crypto import Suite, labelled, wrap_key
+from brokerkm.core.policy import Policy
 from brokerkm.core.request import TokenKey
 from brokerkm.core.signing import sign_all
 from brokerkm.core.welcome import Certificate
@@ -23,6 +24,7 @@ from schemas.material import (
     Vector,
     draw,
     hexed,
+    issue,
 )
 from schemas.replay import run
 
@@ -34,6 +36,10 @@ NAMES: Fields = {"group": GROUP, "member": MEMBER}
 NONCE = draw("nonce", 16)
 TOKEN = TokenKey.from_secret(draw("token id", 8), draw("token secret", 32))
 CERTIFICATE = Certificate.issue(SERVER_KEY, GROUP, MEMBER, IDENTITY_PUBLIC, NOW_MS + 86_400_000)
+CERTIFIED: Fields = {
+    "chain": [certificate.hex() for certificate in issue(MEMBER, draw("device", 32))],
+    "key_seed": draw("device", 32).hex(),
+}
 KEYS = [draw(f"key {number}", 32) for number in range(6)]
 LEAF = draw("leaf", 32)
 ROOT: list[Json] = [7, 2, draw("root", 32).hex()]
@@ -70,9 +76,11 @@ def _cases() -> dict[str, tuple[str, Fields]]:
         "entries": [[None, 7, 2, wrapped(0, 3).hex()]],
         "chain": "",
     }
-    beacon: Fields = {"epoch": 9, "height": 3, "birth": 7, "step": 2, "time": NOW_MS, "due": 30}
-    unborn: Fields = {"epoch": 0, "height": 1, "birth": 0, "step": 0, "time": NOW_MS, "due": 30}
-    asked: Fields = {"nonce": NONCE.hex(), "time": NOW_MS}
+    rules: Json = [60, 10, 900, 0, 1, 2, 120]
+    beacon: Fields = {"epoch": 9, "height": 3, "birth": 7, "step": 2, "time": NOW_MS, "due": 30, "policy": rules}
+    unborn = {**beacon, "epoch": 0, "height": 1, "birth": 0, "step": 0, "policy": hexed(Policy().fields)}
+    refusing: Fields = {"nonce": NONCE.hex(), "time": NOW_MS}
+    asked: Fields = {**refusing, "counter": 300}
     small, large = (suite.public_key(draw("kem", suite.seed_size)).hex() for suite in Suite)
     token: Fields = {"id": TOKEN.id.hex(), "key": TOKEN.key.hex()}
     joiner: Fields = {**NAMES, "identity_seed": IDENTITY_SEED.hex()}
@@ -104,9 +112,18 @@ def _cases() -> dict[str, tuple[str, Fields]]:
             "Suite 2; a token lets the identity in.",
             _message("join", {**joiner, "token": token}, {**asked, "kem_public": large}),
         ),
+        "join-certificate": (
+            "Suite 1; a device certificate lets the identity in.",
+            _message("join", {**joiner, "certificate": CERTIFIED}, {**asked, "kem_public": small}),
+        ),
         "sync": ("The current keys, please.", _message("sync", leaf, {**asked, "epoch": 9})),
+        "ack": ("I have the keys of epoch 9.", _message("ack", leaf, {**asked, "epoch": 9})),
         "leave": ("Take me out.", _message("leave", leaf, asked)),
         "data": ("The first message after a start.", _message("data", topic, data)),
+        "data-chacha": (
+            "Under the other algorithm, with a sender's key of its own.",
+            _message("data", topic, {**data, "algorithm": 2}),
+        ),
         "data-empty": (
             "Nothing to say, for the 70,000th time.",
             _message("data", topic, {**data, "counter": 70_000, "plaintext": ""}),
@@ -119,7 +136,7 @@ def _cases() -> dict[str, tuple[str, Fields]]:
                 {**data, "certificate": hexed(CERTIFICATE.fields)},
             ),
         ),
-        "refusal": ("The time is wrong.", _message("refusal", server, {**asked, "reason": 3})),
+        "refusal": ("The time is wrong.", _message("refusal", server, {**refusing, "reason": 3})),
         "subgroup-node": ("Under an inner node.", _message("subgroup", {**under, "level": 2, "index": 1}, some)),
         "subgroup-leaf": (
             "Under one leaf of bucket 10.",

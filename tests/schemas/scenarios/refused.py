@@ -8,6 +8,7 @@ import msgpack
 
 from brokerkm.core.crypto import labelled, load_signing_key
 from brokerkm.core.data import Sealer, traffic_key
+from brokerkm.core.policy import Policy
 from brokerkm.core.welcome import Certificate, NodeKey
 from schemas.material import (
     GROUP,
@@ -24,7 +25,19 @@ from schemas.material import (
     draw,
     error,
 )
-from schemas.scenarios.messages import BUCKET, CERTIFICATE, CHAIN, LEAF, NONCE, ROOT, TOKEN, payload_of, wrapped
+from schemas.replay import run
+from schemas.scenarios.messages import (
+    BUCKET,
+    CERTIFICATE,
+    CERTIFIED,
+    CHAIN,
+    LEAF,
+    NONCE,
+    ROOT,
+    TOKEN,
+    payload_of,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +69,9 @@ def signed(label: str, context: tuple[object, ...], *fields: object) -> bytes:
 BEACON: Fields = {"message": "beacon", "group": GROUP, "server_key": SERVER_PUBLIC.hex()}
 
 
-def beacon(*fields: object) -> bytes:
-    """Return a signed Beacon of `fields`."""
-    return signed("brokerkm v1 beacon", (GROUP,), 1, 2, *fields)
+def beacon(*fields: object, policy: object = Policy().fields) -> bytes:
+    """Return a signed Beacon of `fields` and a policy."""
+    return signed("brokerkm v1 beacon", (GROUP,), 1, 2, *fields, policy)
 
 
 def _encodings() -> Iterator[Vector]:
@@ -78,18 +91,18 @@ def _encodings() -> Iterator[Vector]:
         "not-an-array": ("A map.", b"\x81\x01\x02", "wrong-type", "message"),
         "an-integer": ("A number alone.", b"\x01", "wrong-type", "message"),
         "nested": ("Two thousand arrays in each other.", b"\x91" * 2000 + b"\xc0", "wrong-type", "message"),
-        "invalid-utf8": ("Text that is not UTF-8.", b"\x99\x01\x02\xa1\xff" + good[5:], "wrong-type", "message"),
+        "invalid-utf8": ("Text that is not UTF-8.", b"\x9a\x01\x02\xa1\xff" + good[5:], "wrong-type", "message"),
         "no-elements": ("An empty array.", b"\x90", "wrong-length", "message"),
         "oversized": ("16 KiB and one byte.", good + bytes(16_385 - len(good)), "oversized", "message"),
-        "wrong-version": ("Version 2.", b"\x99\x02" + good[2:], "wrong-version", "version"),
-        "version-float": ("Version 1.0.", b"\x99\xcb\x3f\xf0" + bytes(6) + good[2:], "wrong-version", "version"),
-        "version-true": ("True is not 1.", b"\x99\xc3" + good[2:], "wrong-version", "version"),
-        "unknown-type": ("Type 11.", b"\x99\x01\x0b" + good[3:], "wrong-message", "type"),
+        "wrong-version": ("Version 2.", b"\x9a\x02" + good[2:], "wrong-version", "version"),
+        "version-float": ("Version 1.0.", b"\x9a\xcb\x3f\xf0" + bytes(6) + good[2:], "wrong-version", "version"),
+        "version-true": ("True is not 1.", b"\x9a\xc3" + good[2:], "wrong-version", "version"),
+        "unknown-type": ("Type 11.", b"\x9a\x01\x0b" + good[3:], "wrong-message", "type"),
         "other-type": ("A Refusal where a Beacon belongs.", payload_of("refusal"), "wrong-message", "type"),
         "element-missing": ("Eight elements.", msgpack.packb(elements[:-1]), "wrong-length", "message"),
         "element-extra": ("Ten elements.", msgpack.packb([*elements, None]), "wrong-length", "message"),
         "long-integer": ("9 in two bytes.", good[:3] + b"\xcc\x09" + good[4:], "not-canonical", "message"),
-        "long-array": ("An array with a 16-bit length.", b"\xdc\0\x09" + good[1:], "not-canonical", "message"),
+        "long-array": ("An array with a 16-bit length.", b"\xdc\0\x0a" + good[1:], "not-canonical", "message"),
         "long-binary": (
             "The signature with a 16-bit length.",
             good[:-66] + b"\xc5\0\x40" + good[-64:],
@@ -115,6 +128,18 @@ def _beacons() -> Iterator[Vector]:
         "height-25": ("Higher than any tree.", beacon(9, 25, 7, 2, NOW_MS, 30), "out-of-range", "height"),
         "birth-ahead": ("A root from the future.", beacon(9, 3, 10, 2, NOW_MS, 30), "out-of-range", "birth"),
         "step-65536": ("A step too many.", beacon(9, 3, 7, 65_536, NOW_MS, 30), "out-of-range", "step"),
+        "policy-five": (
+            "A policy of five rules.",
+            beacon(9, 3, 7, 2, NOW_MS, 30, policy=[30, 5, 300, 1, 0]),
+            "wrong-length",
+            "policy",
+        ),
+        "algorithm-3": (
+            "An algorithm that there is not.",
+            beacon(9, 3, 7, 2, NOW_MS, 30, policy=[30, 5, 300, 1, 0, 3, 0]),
+            "out-of-range",
+            "policy.algorithm",
+        ),
         "due-0": ("Due at once.", beacon(9, 3, 7, 2, NOW_MS, 0), "out-of-range", "due"),
         "signature-short": ("63 bytes.", good[:-66] + b"\xc4\x3f" + good[-64:-1], "wrong-length", "signature"),
         "signature-forged": ("One bit flipped.", good[:-1] + bytes((good[-1] ^ 1,)), "bad-signature", "signature"),
@@ -235,13 +260,19 @@ def _notices() -> Iterator[Vector]:
 
 
 def _requests() -> Iterator[Vector]:
-    names: Fields = {"group": GROUP, "member": MEMBER, "now": NOW_MS + 5, "last_time": 0}
+    names: Fields = {"group": GROUP, "member": MEMBER, "now": NOW_MS + 5, "last_time": 0, "last_counter": 299}
     token: Fields = {"id": TOKEN.id.hex(), "key": TOKEN.key.hex()}
     identity = IDENTITY_PUBLIC.hex()
     listed: Fields = {"message": "join", **names, "suite": 1, "listed_identity": identity, "token": None}
     tokened: Fields = {"message": "join", **names, "suite": 2, "listed_identity": None, "token": token}
     one, two = payload_of("join-listed"), payload_of("join-token")
-    cut = msgpack.packb([*msgpack.unpackb(two)[:6], TOKEN.id, None, two[-64:]])
+    cut = msgpack.packb([*msgpack.unpackb(two)[:7], TOKEN.id, None, two[-64:]])
+    certified: Fields = {**listed, "listed_identity": None, "certificate": CERTIFIED}
+    three = payload_of("join-certificate")
+    before, chain, proof = msgpack.unpackb(three)[:7], *msgpack.unpackb(three)[7:9]
+    long = msgpack.packb([*before, [chain[1]] * 5, proof, three[-64:]])
+    none = msgpack.packb([*before, [], proof, three[-64:]])
+    other = msgpack.packb([*before, chain, proof[:-1] + bytes((proof[-1] ^ 1,)), three[-64:]])
     stranger: Json = STRANGER.public_key().public_bytes_raw().hex()
     wrong: Json = draw("wrong", 32).hex()
     joins: dict[str, tuple[str, Fields, bytes, str, str]] = {
@@ -255,10 +286,26 @@ def _requests() -> Iterator[Vector]:
             "bad-signature",
             "identity",
         ),
-        "no-token": ("Not listed, and no token.", {**listed, "listed_identity": None}, one, "unknown-token", "token"),
-        "unknown-token": ("A token that there is not.", {**tokened, "token": None}, two, "unknown-token", "token"),
-        "token-mac": ("Another secret.", {**tokened, "token": {**token, "key": wrong}}, two, "bad-mac", "mac"),
-        "mac-missing": ("A token without MAC.", tokened, cut, "wrong-type", "mac"),
+        "no-token": (
+            "Not listed, and no token.",
+            {**listed, "listed_identity": None},
+            one,
+            "unknown-token",
+            "credential",
+        ),
+        "unknown-token": ("A token that there is not.", {**tokened, "token": None}, two, "unknown-token", "credential"),
+        "token-mac": ("Another secret.", {**tokened, "token": {**token, "key": wrong}}, two, "bad-mac", "proof"),
+        "proof-missing": ("A token without MAC.", tokened, cut, "wrong-type", "proof"),
+        "no-authority": (
+            "A certificate where none is good enough.",
+            {**certified, "certificate": None},
+            three,
+            "bad-certificate",
+            "credential",
+        ),
+        "possession": ("Not by the certificate's key.", certified, other, "bad-signature", "proof"),
+        "chain-long": ("Five certificates.", certified, long, "wrong-length", "credential"),
+        "chain-empty": ("No certificate.", certified, none, "wrong-length", "credential"),
         "signature": ("One bit flipped.", listed, one[:-1] + bytes((one[-1] ^ 1,)), "bad-signature", "signature"),
         "other-member": ("Another's request.", {**listed, "member": "sensor-8"}, one, "bad-signature", "signature"),
         "other-suite": ("A key of suite 1.", {**listed, "suite": 2}, one, "wrong-length", "kem_public"),
@@ -277,6 +324,18 @@ def _requests() -> Iterator[Vector]:
     }
     for name, (description, given, payload, reason, field) in syncs.items():
         yield refused(f"sync-{name}", description, given, payload, reason, field)
+    ack = payload_of("ack")
+    yield refused(
+        "ack-mac", "One bit flipped.", {**member, "message": "ack"}, ack[:-1] + bytes((ack[-1] ^ 1,)), "bad-mac", "mac"
+    )
+    yield refused("ack-as-sync", "An Ack for a Sync.", member, ack, "wrong-message", "type")
+    for counter, (name, text) in {
+        299: ("steady", "The counter is higher than the last."),
+        300: ("repeated", "The counter of the last request: two hold one state."),
+        301: ("behind", "A lower counter than the last: somebody goes on from a copy."),
+    }.items():
+        given = {**member, "last_counter": counter, "payload": sync.hex()}
+        yield Vector(f"sync-{name}", text, "open", given, run("open", given))
     leave = payload_of("leave")
     given = {**member, "message": "leave", "group": "fleet-02"}
     yield refused("leave-other-group", "Of another group.", given, leave, "bad-mac", "mac")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from brokerkm.core.commit import Enrollment
-from brokerkm.core.crypto import ratchet
+from brokerkm.core.crypto import Algorithm, ratchet
 from brokerkm.core.data import Sealer, traffic_key
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
@@ -100,12 +100,14 @@ class World:
         """Let time pass."""
         self.steps.append({"now": now, "tick": True})  # type: ignore[dict-item]
 
-    def data(self, counter: int, ahead: int = 0, *, forged: bool = False) -> bytes:
+    def data(
+        self, counter: int, ahead: int = 0, *, forged: bool = False, algorithm: Algorithm = Algorithm.AES_256_GCM
+    ) -> bytes:
         """Return a Data message of m0 under the current root, or so many steps ahead of it."""
         sealer = Sealer(GROUP, "m0", draw("salt", 8), "bkm/1/")
         key, birth, step = self.group.tree.get(self.group.tree.height, 0)
         later = NodeKey(ratchet(key, 0 if forged else ahead), birth, step + ahead)
-        sealer.use(traffic_key(GROUP, later), later.birth, later.step)
+        sealer.use(traffic_key(GROUP, later), later.birth, later.step, algorithm)
         sealer._counter = counter
         return sealer.seal("plant/temperature", b"21.4")
 
