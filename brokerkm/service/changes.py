@@ -22,12 +22,14 @@ class PendingJoin:
         time: of the request, ms since 1970.
         token: id of the enrollment token that it was proved with, None for a known identity key.
         actor: by whose will, for the audit log; "" for the member's own.
+        counter: of the request, from which those after it go on.
     """
 
     enrollment: Enrollment
     time: int
     token: bytes | None
     actor: str = ""
+    counter: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,7 +303,10 @@ class LiveGroup:
         seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
         if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
             return seat
-        return replace(seat, identity=who.identity, last_time=join.time, acked=0, since=0)
+        seen = max(known.seen, join.time)
+        return replace(
+            seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter
+        )
 
     def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord:
         """Queue the eviction in the group, if it has a place there, and return what is known of it from now on."""

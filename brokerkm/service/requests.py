@@ -1,4 +1,4 @@
-"""Admission: what the server does about a member's Join, Sync or Leave.
+"""Admission: what the server does about a member's Join, Sync, Leave or Ack.
 
 In order of cost: rate limit, form, what is on file, proof (`brokerkm.core.admission`). Until the proof has been checked
 a request leaves nothing behind but its share of a bounded rate limit. A member learns by a Refusal why its request
@@ -12,18 +12,19 @@ import logging
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.core.admission import check_join, check_proof
+from brokerkm.core.admission import Conduct, check_join, check_proof, conduct
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import RefusalReason
-from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.request import Ack, Join, Leave, Sync, TokenKey
 from brokerkm.core.wire import message_type
 from brokerkm.errors import Reason, RefusedError
 from brokerkm.service.changes import PendingJoin
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
 from brokerkm.service.limits import RateLimit
-from brokerkm.store.records import Status
+from brokerkm.service.sightings import Sightings
+from brokerkm.store.records import Sighting, Status
 from brokerkm.transport import Outgoing
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Requests:
         self._refusals_to_all = RateLimit(*TOTAL_REFUSALS)
         self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.refused: Counter[str] = Counter()
+        self.sightings: Final = Sightings(store, desk)
 
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
@@ -105,15 +107,22 @@ class Requests:
                     await self._sync(group, member, request)
                 case Leave():
                     await self._leave(group, member, request)
+                case Ack():
+                    await self._ack(group, member, request)
         except RefusedError as error:
             self._count(group, member, error)
-            answer = _ANSWERS.get(error.reason, RefusalReason.NOT_ADMITTED)
-            if isinstance(request, Join) and answer is RefusalReason.NOT_A_MEMBER:
-                answer = RefusalReason.NOT_ADMITTED
-            waiting = group.waiting_join(member)
-            granted = waiting is not None and waiting.enrollment.nonce == request.nonce  # then this one is a forgery
-            if answer is not None and not granted:
-                self._refuse(group, member, request.nonce, answer)
+            if not isinstance(request, Ack):  # nothing answers that
+                self._explain(group, member, request, error.reason)
+
+    def _explain(self, group: LiveGroup, member: str, request: Join | Sync | Leave, reason: Reason) -> None:
+        """Tell a member as much as an outsider may know of why its request was refused."""
+        answer = _ANSWERS.get(reason, RefusalReason.NOT_ADMITTED)
+        if isinstance(request, Join) and answer is RefusalReason.NOT_A_MEMBER:
+            answer = RefusalReason.NOT_ADMITTED
+        waiting = group.waiting_join(member)
+        granted = waiting is not None and waiting.enrollment.nonce == request.nonce  # then this one is a forgery
+        if answer is not None and not granted:
+            self._refuse(group, member, request.nonce, answer)
 
     def rejected(self, group: LiveGroup, rejection: Rejection) -> None:
         """Tell a member that its Join, which was granted, could not be committed."""
@@ -143,13 +152,16 @@ class Requests:
         identity = known.identity if known else None
         check_join(join, group.name, member, now=now, last_time=last_time, identity=identity, token=token)
         self._remember(group, member, join.time)
+        self._witness(group, member, join, known)
+        self.sightings.forget(group.name, member)
         enrollment = Enrollment(member, join.identity, join.kem_public, join.nonce)
         self._feed.emit(Event.JOIN_REQUESTED, group.name, member)
-        group.join(PendingJoin(enrollment, join.time, token.id if token else None))
+        group.join(PendingJoin(enrollment, join.time, token.id if token else None, counter=join.counter))
 
     async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
         known = await self._known(group, member)
         self._prove(group, member, sync, known)
+        self.sightings.note(group.name, Sighting(member, sync.time, 0, sync.counter))
         if known is None or known.status is not Status.SEATED:
             raise RefusedError(Reason.UNKNOWN_MEMBER, "member")
         if group.is_leaving(member) or group.waiting_join(member) is not None:
@@ -164,11 +176,28 @@ class Requests:
         self._publisher.forget_answer(group.topics.member(member))
         group.leave(member, leave.time)
 
-    def _prove(self, group: LiveGroup, member: str, request: Sync | Leave, known: MemberRecord | None) -> None:
+    async def _ack(self, group: LiveGroup, member: str, ack: Ack) -> None:
+        self._prove(group, member, ack, await self._known(group, member))
+        epoch = min(ack.epoch, group.group.epoch)  # no member can have a later one
+        self.sightings.note(group.name, Sighting(member, ack.time, epoch, ack.counter))
+        self._feed.emit(Event.ACK, group.name, member, epoch=epoch)
+
+    def _prove(self, group: LiveGroup, member: str, request: Sync | Leave | Ack, known: MemberRecord | None) -> None:
         leaf_key = group.group.leaf_key(member)
         last_time = self._last_time(group, member, known)
         check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
         self._remember(group, member, request.time)
+        self._witness(group, member, request, known)
+
+    def _witness(
+        self, group: LiveGroup, member: str, request: Join | Sync | Leave | Ack, known: MemberRecord | None
+    ) -> None:
+        """Say so if a request, whose proof held, shows that somebody goes on from a copy of the member's state."""
+        shown = conduct(request.counter, self.sightings.last(group.name, member, known).counter)
+        if shown is not Conduct.STEADY:
+            self._feed.emit(
+                Event.CLONE_SUSPECTED, group.name, member, conduct=shown.value, request=type(request).__name__.lower()
+            )
 
     async def _known(self, group: LiveGroup, member: str) -> MemberRecord | None:
         return await self._desk.call(self._store.member, group.name, member)
@@ -177,7 +206,8 @@ class Requests:
         return int(self._clock() * 1000)
 
     def _last_time(self, group: LiveGroup, member: str, known: MemberRecord | None) -> int:
-        return max(self._times.get((group.name, member), 0), known.last_time if known else 0)
+        last = self.sightings.last(group.name, member, known).seen  # what was granted before a restart, too
+        return max(self._times.get((group.name, member), 0), last)
 
     def _remember(self, group: LiveGroup, member: str, time: int) -> None:
         self._times.pop((group.name, member), None)
@@ -198,7 +228,7 @@ class Requests:
             self._publisher.answer(Outgoing(topic, payload, audience=member))
 
 
-def _decode(group: LiveGroup, payload: bytes) -> Join | Sync | Leave:
+def _decode(group: LiveGroup, payload: bytes) -> Join | Sync | Leave | Ack:
     match message_type(payload):
         case Kind.JOIN:
             return Join.decode(payload, group.record.suite)
@@ -206,5 +236,7 @@ def _decode(group: LiveGroup, payload: bytes) -> Join | Sync | Leave:
             return Sync.decode(payload)
         case Kind.LEAVE:
             return Leave.decode(payload)
+        case Kind.ACK:
+            return Ack.decode(payload)
         case _:
             raise RefusedError(Reason.WRONG_MESSAGE, "type", "not a request")

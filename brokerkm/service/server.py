@@ -140,6 +140,8 @@ class KeyServer:
         await self._ended(list(self._tasks), None)
         if self._transport is not None:
             await self._transport.close()
+        if self.requests is not None:
+            await self.requests.sightings.flush()
         await self.desk.close()
         if self._failure is not None and not self._failure.done():
             self._failure.set_result(None)
@@ -262,6 +264,8 @@ class KeyServer:
         self._spawn("reconnection", self._resume(transport))
         if self.publisher is not None:
             self._spawn("publisher", self.publisher.run())
+        if self.requests is not None:
+            self._spawn("sightings", self.requests.sightings.run())
 
     async def _check_retained(self) -> None:
         """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""

@@ -13,7 +13,7 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import Suite, load_signing_key
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused, Synced
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
-from brokerkm.core.request import Join
+from brokerkm.core.request import Asked, Join
 from brokerkm.errors import Reason, StoreError, UsageError
 from brokerkm.service import requests as requests_module
 from brokerkm.service.changes import PendingEviction, PendingJoin
@@ -314,7 +314,7 @@ async def test_a_kem_key_that_cannot_be_used(server: KeyServer, device: OpenDevi
     now = int(time.time() * 1000)
     await server.admin.add_member("plant", "bad", identity.public_key().public_bytes_raw())
     group, requests = server.groups["plant"], requests_of(server)
-    bad = Join.seal(identity, "plant", "bad", bytes(32), token=None, nonce=os.urandom(16), time=now)
+    bad = Join.seal(identity, "plant", "bad", bytes(32), credential=None, asked=Asked(os.urandom(16), now, 1))
     await requests.handle(group, "bad", bad)
     await requests.handle(group, "pump", pump.member.join(time.time(), token_of(descriptor).key))
     await pump.expect(Joined)
@@ -357,7 +357,7 @@ async def test_a_false_join_does_not_take_back_a_true_one(server: KeyServer, dev
     await requests.handle(group, "pump", asked)
     true = Join.decode(asked, Suite.X25519)
     forger, now = load_signing_key(os.urandom(32)), int(time.time() * 1000)
-    false = Join.seal(forger, "plant", "pump", true.kem_public, token=None, nonce=true.nonce, time=now)
+    false = Join.seal(forger, "plant", "pump", true.kem_public, credential=None, asked=Asked(true.nonce, now, 1))
     await requests.handle(group, "pump", false)
     assert 1 == requests.refused[Reason.BAD_SIGNATURE]
     assert isinstance(await pump.expect(object), Joined), "it comes first"
