@@ -27,7 +27,7 @@ NAMES: Final[dict[type, str]] = {
     Path: "a path",
     Secret: "a reference to a secret",
 }
-_GIVEN: Final[dict[object, str]] = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
+_GIVEN: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"))
 
 
 def kind(hint: object) -> type:
@@ -45,7 +45,7 @@ def from_toml(raw: object, wanted: type, about: Key) -> object:
         value = float(raw)
     given = str if wanted in {Path, Secret} else wanted
     if type(value) is not given:
-        message = f"it has to be {NAMES[wanted]}, not {_GIVEN.get(type(value), 'more')}"
+        message = f"it has to be {NAMES[wanted]}, not {_given(raw)}"
         raise UsageError(message)
     if isinstance(value, str):
         value = _from_text(value, wanted)
@@ -96,6 +96,10 @@ def _from_text(text: str, wanted: type) -> object:
             raise UsageError(message)
         return Path(text).expanduser()
     return text
+
+
+def _given(raw: object) -> str:
+    return next((text for one, text in _GIVEN if isinstance(raw, one)), "more")
 
 
 def _outside(value: float, about: Key) -> str:
