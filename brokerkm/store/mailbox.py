@@ -1,7 +1,8 @@
 """Mail between servers: what reached one that does not lead the group, on its way to the one that does.
 
 A letter is taken once, and at most once: it is deleted by who takes it. It does not outlive a crash of the database
-(an unlogged table costs no fsync), nor a minute. Bodies are sealed by who sends them; this module sees opaque bytes.
+(an unlogged table costs no fsync), nor a minute. Bodies are sealed under the store's data key: an answer may
+hold the secret of a new token.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from brokerkm.store.lease import CHANNEL
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from brokerkm.store.postgres import PostgresEngine
+    from brokerkm.store.postgres import PostgresStore
 
 LIMIT: Final = 10_000  # letters that wait for one receiver
 AT_ONCE: Final = 256  # letters taken at a time
 LIFETIME: Final = 60.0  # seconds
-MAX_BODY: Final = 4 << 20  # bytes
+_SCOPE: Final = "mail"
 
 TABLES: Final = (
     """CREATE UNLOGGED TABLE mail (
@@ -51,6 +52,10 @@ class Letter(NamedTuple):
     reference: int = 0
 
 
+def _where(letter: Letter) -> tuple[object, ...]:
+    return letter.receiver, letter.kind, letter.sender, letter.reference
+
+
 def to_leader(group: str) -> str:
     """Return the receiver's name for whoever leads a group."""
     return f"group {group}"
@@ -64,8 +69,9 @@ def to_server(server: str) -> str:
 class PostgresMailbox:
     """The mail in the database of a `PostgresStore`. Calls block, and raise `StoreError`."""
 
-    def __init__(self, engine: PostgresEngine) -> None:
-        self._engine: Final = engine
+    def __init__(self, store: PostgresStore) -> None:
+        self._store: Final = store
+        self._engine: Final = store.engine
 
     def post(self, letters: Sequence[Letter]) -> int:
         """Send letters and wake their receivers; return how many, those for a full box not among them."""
@@ -74,11 +80,12 @@ class PostgresMailbox:
             session.change("SET LOCAL synchronous_commit = off")
             for receiver in {letter.receiver for letter in letters}:
                 ((waiting,),) = session.rows("SELECT count(*) FROM mail WHERE receiver = ?", receiver)
+                box = self._store.box(session, _SCOPE)
                 mine = [letter for letter in letters if letter.receiver == receiver][: max(0, LIMIT - waiting)]
                 session.many(
                     """INSERT INTO mail (receiver, kind, body, sender, reference, created)
                     VALUES (?, ?, ?, ?, ?, clock_timestamp())""",
-                    mine,
+                    ((*one[:2], box.seal(one.body, *_where(one)), *one[3:]) for one in mine),
                 )
                 session.change("SELECT pg_notify(?, ?)", CHANNEL, receiver)
                 sent += len(mine)
@@ -95,7 +102,10 @@ class PostgresMailbox:
                     receiver, kind, body, sender, reference""",
                 *(list(receivers), AT_ONCE, LIFETIME),
             )
-            return [Letter(*letter) for _, fresh, *letter in sorted(found) if fresh]
+            letters = [Letter(*letter) for _, fresh, *letter in sorted(found) if fresh]
+            box = self._store.box(session, _SCOPE)
+            opened = [(letter, box.open(letter.body, *_where(letter))) for letter in letters]
+            return [letter._replace(body=body) for letter, body in opened if body is not None]
 
     def clean(self) -> None:
         """Throw away what nobody has taken in time."""

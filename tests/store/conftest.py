@@ -26,7 +26,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Store]:
         case "sqlite":
             opened = SqliteStore(tmp_path / "brokerkm.sqlite")
         case _:
-            opened = PostgresStore(request.getfixturevalue("database"))
+            opened = PostgresStore(request.getfixturevalue("database"), bytes(32))
     opened.create_group(GroupRecord("g", bytes(32), 4), Change())
     yield opened
     opened.close()

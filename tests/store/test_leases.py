@@ -23,7 +23,7 @@ SHORT = 0.3  # seconds of a lease
 @pytest.fixture
 def store(database: str) -> Generator[PostgresStore]:
     """Open a store that holds the group g."""
-    opened = PostgresStore(database)
+    opened = PostgresStore(database, bytes(32))
     opened.create_group(GroupRecord("g", bytes(32), 4), Change())
     yield opened
     opened.close()
@@ -155,17 +155,19 @@ def test_a_move_to_nowhere_is_refused(leases: PostgresLeases) -> None:
 
 def test_letters_are_taken_once_and_in_order(store: PostgresStore) -> None:
     """Each receiver gets its own letters, oldest first, and nobody gets one twice."""
-    box = PostgresMailbox(store.engine)
+    box = PostgresMailbox(store)
     mine = [Letter(to_leader("g"), "request", b"%d" % number, "a", number) for number in range(300)]
     assert 301 == box.post([*mine, Letter(to_server("a"), "answer", b"x", "b")])
     assert mine == box.take([to_leader("g")]) + box.take([to_leader("g")])
     assert [] == box.take([to_leader("g"), to_leader("h")])
+    with store.engine.reading() as session:
+        assert b"x" not in next(session.rows("SELECT body FROM mail"))  # sealed
     assert [b"x"] == [letter.body for letter in box.take([to_server("a")])]
 
 
 def test_a_full_box_takes_no_more(store: PostgresStore) -> None:
     """What nobody takes does not fill the database."""
-    box = PostgresMailbox(store.engine)
+    box = PostgresMailbox(store)
     many = [Letter(to_leader("g"), "request", b"", "a")] * LIMIT
     assert LIMIT == box.post(many)
     assert 1 == box.post([many[0], Letter(to_leader("h"), "request", b"", "a")])

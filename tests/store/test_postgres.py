@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def store(database: str) -> Generator[PostgresStore]:
     """Open a store that holds the group g."""
-    opened = PostgresStore(database, 1.0)
+    opened = PostgresStore(database, bytes(32), 1.0)
     opened.create_group(GroupRecord("g", bytes(32), 4), Change())
     yield opened
     opened.close()
@@ -67,7 +67,7 @@ def test_the_password_is_in_no_error(postgres: Postgres) -> None:
     """Neither a wrong password nor a URL that is none shows up in what is raised."""
     for url in (postgres.url("nowhere"), postgres.url("postgres").replace("not-a-secret", "wrong-secret"), "%%secret"):
         with pytest.raises((StoreError, UsageError)) as caught:
-            PostgresStore(url)
+            PostgresStore(url, bytes(32))
         assert "secret" not in str(caught.value)
 
 
@@ -95,15 +95,15 @@ def test_the_audit_log_refuses_changes(store: PostgresStore) -> None:
 
 def test_a_newer_database_is_refused(database: str) -> None:
     """A program that is too old for the tables does not touch them."""
-    PostgresStore(database).close()
+    PostgresStore(database, bytes(32)).close()
     with psycopg.connect(database) as connection:
         connection.execute("UPDATE brokerkm SET version = 99")
     with pytest.raises(StoreError, match="install a newer one"):
-        PostgresStore(database)
+        PostgresStore(database, bytes(32))
 
 
 def test_without_psycopg_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing driver is named with the command that brings it."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UsageError, match=r"pip install 'brokerkm\[postgres\]'"):
-        PostgresStore("postgresql://127.0.0.1/none")
+        PostgresStore("postgresql://127.0.0.1/none", bytes(32))
