@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.errors import StoreError
+from brokerkm.store.backup import copy_database
 from brokerkm.store.schema import APPLICATION_ID, VERSION, sqlite_migration
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
+
+    from brokerkm.store.protocol import Progress
 
 _ADVICE: Final = {
     "SQLITE_BUSY": "another process has it open: stop that one, or ask the running server through its control socket",
@@ -107,6 +110,10 @@ class SqliteEngine:
         """Move all into the main file, where what was deleted is zeros, and empty the WAL, where it is not."""
         with self.errors():
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress) -> None:
+        """Copy the file, a megabyte at a time; SQLite lets others in between, and takes over what they commit."""
+        copy_database(self.connection, path, progress)
 
     def findings(self) -> Iterator[str]:
         """Yield what SQLite's own check says is wrong."""

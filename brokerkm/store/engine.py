@@ -10,8 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from brokerkm.store.protocol import Progress
 
 
 class Session(Protocol):
@@ -42,6 +45,9 @@ class Engine(Protocol):
 
     def scrub(self) -> None:
         """See to it that what was replaced or deleted cannot be read from the storage any more, where possible."""
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress) -> None:
+        """Copy the database to a new SQLite file; from any thread, while others go on."""
 
     def findings(self) -> Iterator[str]:
         """Yield what the database's own check of its integrity says is wrong."""

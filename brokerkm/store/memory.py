@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.store import audit
 from brokerkm.store.matching import matcher
+from brokerkm.store.protocol import Progress, ignore
 from brokerkm.store.records import AuditRecord, Status
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from brokerkm.store.records import (
         AuditEntry,
         Change,
         Document,
+        Finding,
         GroupRecord,
         MemberRecord,
         OutboxMessage,
@@ -210,6 +213,20 @@ class MemoryStore:
 
     def scrub(self) -> None:
         """Do nothing: what was replaced is gone with its dictionary entry."""
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress = ignore) -> None:  # noqa: ARG002 - the Protocol's
+        """Refuse: there is nothing that would outlive the process."""
+        message = f"a store in memory is not backed up to {path}"
+        raise UsageError(message)
+
+    def verify(self, progress: Progress = ignore) -> list[Finding]:  # noqa: ARG002 - the Protocol's
+        """Return nothing: there is no storage that could have changed."""
+        return []
+
+    def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:  # noqa: ARG002 - the Protocol's
+        """Refuse: nothing is sealed."""
+        message = "a store in memory has no store key"
+        raise UsageError(message)
 
     def close(self) -> None:
         """Do nothing."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from brokerkm.store.records import (
         AuditEntry,
         AuditRecord,
         Change,
         Document,
+        Finding,
         GroupRecord,
         MemberRecord,
         OutboxMessage,
@@ -22,11 +24,19 @@ if TYPE_CHECKING:
     )
 
 
+Progress: TypeAlias = "Callable[[int, int], None]"
+"""Called with how much is done, and of how much."""
+
+
+def ignore(_done: int, _total: int) -> None:
+    """Take no notice of progress."""
+
+
 class Store(Protocol):
     """Groups, their keys, members, tokens, documents, audit log and outgoing messages.
 
     Each call is one transaction: it has happened durably when it returns, and not at all if it raises
-    `StoreError`. Calls block and come from one thread at a time; `KeyServer` gives its store a
+    `StoreError`. Calls block and come from one thread at a time, `backup` excepted; `KeyServer` gives its store a
     thread of its own, because a transaction must not be interleaved with another and a disk must not stall the event
     loop. An unknown group is a `UsageError`.
     """
@@ -139,6 +149,16 @@ class Store(Protocol):
 
     def scrub(self) -> None:
         """See to it that no key which was replaced or dropped can be read from the storage any more."""
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress = ignore) -> None:
+        """Write all that the store holds into a new SQLite store at `path`; from any thread, while others go on."""
+
+    def verify(self, progress: Progress = ignore) -> list[Finding]:
+        """Return what is wrong with what the store holds; nothing, if all fits together."""
+        ...
+
+    def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:
+        """Put everything under another store key; `deep` also replaces the key that it wraps, and seals all anew."""
 
     def close(self) -> None:
         """Release what is held; may be called twice."""

@@ -10,8 +10,10 @@ from brokerkm.errors import UsageError
 from brokerkm.store import audit, rows, statements
 from brokerkm.store.matching import like, matcher
 from brokerkm.store.pages import Place, SealedPages
+from brokerkm.store.protocol import Progress, ignore
 from brokerkm.store.records import AuditRecord, Document, OutboxMessage, Status
 from brokerkm.store.sealing import Seals
+from brokerkm.store.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from brokerkm.store.records import (
         AuditEntry,
         Change,
+        Finding,
         GroupRecord,
         MemberRecord,
         Page,
@@ -245,6 +248,24 @@ class SqlStore:
 
     def scrub(self) -> None:
         """Empty what the engine keeps of replaced rows."""
+        self._engine.scrub()
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress = ignore) -> None:
+        """Write all that the store holds into a new SQLite store at `path`."""
+        self._engine.backup(path, progress)
+
+    def verify(self, progress: Progress = ignore) -> list[Finding]:
+        """Return what is wrong with what the store holds."""
+        return verify(self._engine, self._seals, progress)
+
+    def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:
+        """Put everything under another store key."""
+        with self._engine.transaction() as session:
+            if deep:
+                self._seals.renew(session, store_key, progress)
+            else:
+                self._seals.rewrap(session, store_key)
+        self._seals.use(store_key)
         self._engine.scrub()
 
     def close(self) -> None:
