@@ -7,6 +7,7 @@ leaves what was read before in force, with a warning: a revocation list runs out
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from brokerkm.admission.chain import DeviceKey, build_path, check_authority, check_path
@@ -51,7 +52,8 @@ class Verified(NamedTuple):
 
     Args:
         members: the ids that it may join as.
-        fingerprint: SHA-256 of its certificate.
+        fingerprint: SHA-256 of its public key as X.509 encodes it (RFC 7469, section 2.4). Not of the certificate:
+            anybody can encode the same one in several ways, an ECDSA signature for one, and escape a rule by that.
         expiry: of its certificate, ms since 1970.
         subject, issuer: their names, as RFC 4514 writes them.
     """
@@ -99,7 +101,7 @@ class DeviceCertificates:
         device = path[0]
         return Verified(
             members,
-            device.fingerprint(hashes.SHA256()),
+            _fingerprint(key),
             int(device.not_valid_after_utc.timestamp() * 1000),
             device.subject.rfc4514_string(),
             device.issuer.rfc4514_string(),
@@ -127,6 +129,11 @@ class DeviceCertificates:
         anchors = _read_authorities(self._files.authorities)
         lists = [one for path in self._files.lists for one in _read_lists(path)]
         return _Trust(anchors, Revocations(lists) if self._files.lists else None)
+
+
+def _fingerprint(key: DeviceKey) -> bytes:
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).digest()
 
 
 def _contents(path: str) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,8 @@ from admission.authority import (
     usage,
 )
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from brokerkm.admission.certificates import CertificateFiles, DeviceCertificates, Verified
@@ -85,7 +87,8 @@ def test_a_device_with_a_certificate(tmp_path: Path, of_root: str, of_device: st
     root = Authority(key=KEYS[of_root]())
     device = root.device("pump", key=KEYS[of_device]())
     found = Gate(tmp_path, root).verify(device)
-    expected = (frozenset({"pump"}), device.certificate.fingerprint(hashes.SHA256()), (NOW + 864_000) * 1000)
+    spki = device.certificate.public_key().public_bytes(DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    expected = (frozenset({"pump"}), hashlib.sha256(spki).digest(), (NOW + 864_000) * 1000)
     assert expected == found[:3]
     assert ("CN=pump,O=plant", "CN=root,O=plant") == found[3:]
 
@@ -301,15 +304,35 @@ def test_garbage_in_place_of_a_certificate(tmp_path: Path, damage: bytes) -> Non
 
 
 def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
-    """No part of a certificate can be changed: it is refused, whatever the byte was."""
+    """No part of a certificate can be changed, but for the number of unused bits after the signature: they are none."""
     root = Authority(key=ed25519.Ed25519PrivateKey.generate())
     device = root.device("pump", key=ed25519.Ed25519PrivateKey.generate())
     gate, good = Gate(tmp_path, root).open(), device.chain[0]
     proof = device.sign(SIGNED)
-    assert gate.verify([good], SIGNED, proof, NOW)
+    verified = gate.verify([good], SIGNED, proof, NOW)
     for at in range(len(good)):
-        with pytest.raises(RefusedError):
-            gate.verify([good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]], SIGNED, proof, NOW)
+        changed = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+        if at == len(good) - 65:
+            with contextlib.suppress(RefusedError):
+                assert verified == gate.verify([changed], SIGNED, proof, NOW), "it is the same device to all rules"
+        else:
+            with pytest.raises(RefusedError):
+                gate.verify([changed], SIGNED, proof, NOW)
+
+
+def test_a_certificate_encoded_differently(tmp_path: Path) -> None:
+    """Anybody can find a second ECDSA signature for the same certificate; rules see the same device."""
+    root = Authority()
+    device = root.device("pump")
+    r, s = utils.decode_dss_signature(device.certificate.signature)
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    other = utils.encode_dss_signature(r, order - s)
+    body = device.certificate.tbs_certificate_bytes + bytes.fromhex("300a06082a8648ce3d040302")
+    body += bytes([3, len(other) + 1, 0]) + other
+    changed = b"\x30\x82" + len(body).to_bytes(2) + body
+    gate = Gate(tmp_path, root)
+    assert changed != device.chain[0]
+    assert gate.verify(device) == gate.verify(device, chain=[changed])
 
 
 def test_sizes(tmp_path: Path) -> None:
