@@ -56,6 +56,10 @@ class MqttTransport:
         self._supervisor: asyncio.Task[None] | None = None
         self._closed = False
 
+    def renew_password(self, password: str) -> None:
+        """Use another password from the next connection on."""
+        self._options = dataclasses.replace(self._options, password=password)
+
     @property
     def max_payload(self) -> int:
         """Bytes of the largest payload that `publish` takes: the smaller of the broker's limit and our own."""

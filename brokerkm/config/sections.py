@@ -155,8 +155,8 @@ class Api:
     client_ca: Path | None = key(
         None, "CA of client certificates; once it is set, they are asked for.", sample="/etc/brokerkm/clients.pem"
     )
-    rate: float = key(20.0, "Calls a second that one caller may make in the long run.", unit="1/s", low=0.1, live=True)
-    burst: int = key(100, "Calls that one caller may make at once.", low=1, live=True)
+    rate: float = key(100.0, "Calls that one caller may make in the long run.", unit="1/s", low=0.1)
+    burst: int = key(500, "Calls that one caller may make at once.", low=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 MAX_NAMES: Final = 65_536  # buckets; about 10 MB. Beyond it, the one that was not used for longest starts anew
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What members may ask for; each is events a second, and at once.
+
+    Args:
+        member: requests of one; it asks again after seconds, with jitter.
+        total: requests of all; a proof costs 0.1 ms: at most a fifth of one core goes into false ones.
+        spare: requests beyond a member's own, for all: flooding the topic of one does not silence it.
+        refusals: answers to requests that are refused; each costs a signature.
+    """
+
+    member: tuple[float, float] = (1.0, 10.0)
+    total: tuple[float, float] = (2000.0, 4000.0)
+    spare: tuple[float, float] = (500.0, 1000.0)
+    refusals: tuple[float, float] = (200.0, 400.0)
 
 
 class RateLimit:

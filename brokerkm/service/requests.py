@@ -22,7 +22,7 @@ from brokerkm.errors import Reason, RefusedError
 from brokerkm.service.changes import PendingJoin
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
-from brokerkm.service.limits import RateLimit
+from brokerkm.service.limits import RateLimit, RequestLimits
 from brokerkm.service.sightings import Sightings
 from brokerkm.store.records import Sighting, Status
 from brokerkm.transport import Outgoing
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MEMBER_RATE: Final = (1.0, 10.0)  # requests a second and at once; a member asks again after seconds, with jitter
-TOTAL_RATE: Final = (2000.0, 4000.0)  # a proof costs 0.1 ms: at most a fifth of one core goes into false ones
-SPARE_RATE: Final = (500.0, 1000.0)  # beyond their own, for all members: flooding the topic of one does not silence it
 MEMBER_REFUSALS: Final = (0.5, 3.0)
-TOTAL_REFUSALS: Final = (200.0, 400.0)  # each costs a signature
 MAX_TIMES: Final = 65_536  # members whose last request is remembered
 
 _ANSWERS: Final = {
@@ -73,14 +69,18 @@ class Requests:
         self._publisher: Final = publisher
         self._clock: Final = clock
         self._feed: Final = feed or Feed(clock)
-        self._of_member = RateLimit(*MEMBER_RATE)
-        self._spare = RateLimit(*SPARE_RATE)
-        self._of_all = RateLimit(*TOTAL_RATE)
         self._refusals_to_member = RateLimit(*MEMBER_REFUSALS)
-        self._refusals_to_all = RateLimit(*TOTAL_REFUSALS)
+        self.limit(RequestLimits())
         self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.refused: Counter[str] = Counter()
         self.sightings: Final = Sightings(store, desk)
+
+    def limit(self, limits: RequestLimits) -> None:
+        """Keep to these limits from now on; what was used of earlier ones is forgotten."""
+        self._of_member = RateLimit(*limits.member)
+        self._spare = RateLimit(*limits.spare)
+        self._of_all = RateLimit(*limits.total)
+        self._refusals_to_all = RateLimit(*limits.refusals)
 
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
@@ -160,6 +160,8 @@ class Requests:
 
     async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
         known = await self._known(group, member)
+        if group.is_ahead(known):
+            return  # the commit has its answer
         self._prove(group, member, sync, known)
         self.sightings.note(group.name, Sighting(member, sync.time, 0, sync.counter))
         if known is None or known.status is not Status.SEATED:
@@ -168,22 +170,28 @@ class Requests:
             return  # the commit has its answer
         enrollment = Enrollment(member, known.identity, known.kem_public, sync.nonce)
         self._feed.emit(Event.SYNC, group.name, member)
-        welcome = group.group.welcome(enrollment, self._clock())
+        welcome = group.group.welcome(enrollment, self._clock(), known.slot)
         self._publisher.answer(Outgoing(group.topics.member(member), welcome, retain=True, audience=member))
 
     async def _leave(self, group: LiveGroup, member: str, leave: Leave) -> None:
-        self._prove(group, member, leave, await self._known(group, member))
+        known = await self._known(group, member)
+        if group.is_ahead(known):
+            return  # its proof cannot be checked before the commit is in memory: it asks again
+        self._prove(group, member, leave, known)
         self._publisher.forget_answer(group.topics.member(member))
         group.leave(member, leave.time)
 
     async def _ack(self, group: LiveGroup, member: str, ack: Ack) -> None:
-        self._prove(group, member, ack, await self._known(group, member))
+        known = await self._known(group, member)
+        if group.is_ahead(known):
+            return
+        self._prove(group, member, ack, known)
         epoch = min(ack.epoch, group.group.epoch)  # no member can have a later one
         self.sightings.note(group.name, Sighting(member, ack.time, epoch, ack.counter))
         self._feed.emit(Event.ACK, group.name, member, epoch=epoch)
 
     def _prove(self, group: LiveGroup, member: str, request: Sync | Leave | Ack, known: MemberRecord | None) -> None:
-        leaf_key = group.group.leaf_key(member)
+        leaf_key = group.leaf_key(known)
         last_time = self._last_time(group, member, known)
         check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
         self._remember(group, member, request.time)
