@@ -33,6 +33,10 @@ Examples:
     "--timeout", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for the key server."
 )
 @click.option("--rejoin", is_flag=True, help="Ask for a place again after an eviction.")
+@click.option(
+    "--certificate", type=click.Path(dir_okay=False), help="PEM file: the device certificate that lets it in, and on."
+)
+@click.option("--key", type=click.Path(dir_okay=False), help="PEM file with the certificate's private key, mode 0600.")
 @login_options(Role.MEMBER)
 @member_state_option
 @json_option
@@ -43,6 +47,8 @@ def join(
     broker: str | None,
     timeout: float,
     rejoin: bool,
+    certificate: str | None,
+    key: str | None,
     options: Options,
     state: Path,
     as_json: bool,
@@ -56,7 +62,15 @@ def join(
     read = _read(descriptor)
     directory = state / read.group / member
     with connect_sync(
-        broker, read, member=member, state_dir=directory, timeout=timeout, rejoin=rejoin, options=options
+        broker,
+        read,
+        member=member,
+        state_dir=directory,
+        timeout=timeout,
+        rejoin=rejoin,
+        certificate=certificate,
+        key=key,
+        options=options,
     ) as fleet:
         Home(directory, read).remember()
         values = {"member": fleet.member, "group": fleet.group, "epoch": fleet.epoch, "slot": fleet.slot}

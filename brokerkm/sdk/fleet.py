@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import RefusalReason
+from brokerkm.core.request import TokenKey
 from brokerkm.core.state import State
 from brokerkm.errors import (
     BrokerkmError,
@@ -21,6 +22,7 @@ from brokerkm.errors import (
     TransportError,
     UsageError,
 )
+from brokerkm.sdk.certificate import CertificateFile
 from brokerkm.sdk.clock import Clock
 from brokerkm.sdk.events import Broadcast, Events, Saved, SaveFailed
 from brokerkm.sdk.home import Home, read_descriptor
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from brokerkm.core.member import Member
+    from brokerkm.core.request import Credential
     from brokerkm.descriptor import Descriptor
     from brokerkm.errors import Reason
     from brokerkm.transport import Transport
@@ -54,6 +57,8 @@ def connect(
     state_dir: str | os.PathLike[str] | None = None,
     timeout: float = 30.0,
     rejoin: bool = False,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
     options: Options | None = None,
     queue_size: int = 1000,
     pace: Pace | None = None,
@@ -70,18 +75,35 @@ def connect(
             (`brokerkm.identity`).
         timeout: seconds that entering may take, and that `Fleet.publish` waits while the member cannot send.
         rejoin: ask for a place again if the member is out of the group.
+        certificate, key: PEM files with the device's X.509 certificate, those that lead on to its authority behind it,
+            and with its private key; to join by them rather than by a token.
         options: how to connect: user name, password, TLS; see `brokerkm.transport.Options`.
         queue_size: messages that wait for one iterator before the network has to wait.
         pace: how patient recovery is.
 
     Raises:
-        UsageError: the descriptor cannot be read, or an id or the URL cannot be.
+        UsageError: the descriptor, the certificate or its key cannot be read, or an id or the URL cannot be.
         TransportError: the URL's adapter cannot be imported.
     """
     group = read_descriptor(descriptor)
     home = Home(group, member, state_dir)
+    if (certificate is None) != (key is None):
+        message = "a certificate and its key go together: give both or neither"
+        raise UsageError(message)
+    credential: Credential | None = group.token.key if group.token else None
+    if certificate is not None and key is not None:
+        credential = CertificateFile.read(certificate, key)
     transport = create(url or group.broker, options or Options())
-    return Fleet(group, home, transport, timeout=timeout, rejoin=rejoin, queue_size=queue_size, pace=pace or Pace())
+    return Fleet(
+        group,
+        home,
+        transport,
+        credential=credential,
+        timeout=timeout,
+        rejoin=rejoin,
+        queue_size=queue_size,
+        pace=pace or Pace(),
+    )
 
 
 class Fleet:
@@ -104,6 +126,7 @@ class Fleet:
         home: Home,
         transport: Transport,
         *,
+        credential: Credential | None,
         timeout: float,
         rejoin: bool,
         queue_size: int,
@@ -112,6 +135,7 @@ class Fleet:
         self._descriptor: Final = descriptor
         self._home: Final = home
         self._transport: Final = transport
+        self._credential: Final = credential
         self._timeout: Final = timeout
         self._rejoin: Final = rejoin
         self._queue_size: Final = queue_size
@@ -165,12 +189,11 @@ class Fleet:
 
     def _make_session(self, member: Member, clock: Clock, *, is_new: bool) -> Session:
         keeper = Keeper(member, self._home.directory, self._desk, self._pace.save, self._troubled, is_new=is_new)
-        token = self._descriptor.token
         return Session(
             keeper,
             self._transport,
             clock,
-            token=token.key if token else None,
+            credential=self._credential,
             pace=self._pace,
             queue_size=self._queue_size,
             broadcast=self._broadcast,
@@ -384,7 +407,15 @@ class Fleet:
         return EvictedError(message)
 
     def _not_admitted(self) -> NotJoinedError:
-        means = "its token is unknown, used up or expired" if self._descriptor.token else "the descriptor has no token"
+        match self._credential:
+            case None:
+                means = "the descriptor has no token"
+            case TokenKey():
+                means = "its token is unknown, used up or expired"
+            case _:
+                means = (
+                    "its certificate is expired, revoked, of an unknown authority or for another id"
+                )
         message = (
             f"the key server of group {self.group} does not admit {self.member}: {means} and its identity key is not "
             "listed, or it was evicted, or the id is another device's. Have the group's owner invite or readmit it"

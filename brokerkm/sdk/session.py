@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from brokerkm.core.events import Event
-    from brokerkm.core.request import TokenKey
+    from brokerkm.core.request import Credential
     from brokerkm.sdk.events import Broadcast
     from brokerkm.sdk.keeper import Keeper
     from brokerkm.transport import Transport
@@ -58,7 +58,7 @@ class Session:
         keeper: the member and how it is saved.
         transport: not yet open.
         clock: seconds since 1970.
-        token: for a Join, if there is one.
+        credential: for a Join, if there is one.
         pace: how patient to be.
         queue_size: messages that wait for one iterator.
         broadcast: takes every event but messages.
@@ -74,7 +74,7 @@ class Session:
         transport: Transport,
         clock: Callable[[], float],
         *,
-        token: TokenKey | None,
+        credential: Credential | None,
         pace: Pace,
         queue_size: int,
         broadcast: Broadcast,
@@ -92,7 +92,7 @@ class Session:
         self.rejoin = rejoin
         self.is_out = False  # evicted, or has left, since it was opened; saved and told
         self.error: BaseException | None = None
-        self._token: Final = token
+        self._credential: Final = credential
         self._pace: Final = pace
         self._broadcast: Final = broadcast
         self._recovery: Final = Recovery(pace, random.SystemRandom().uniform)
@@ -153,7 +153,7 @@ class Session:
         member, now = self.member, self.clock()
         try:
             if what is Ask.JOIN:
-                request = await self.keeper.change(lambda: member.join(now, self._token))
+                request = await self.keeper.change(lambda: member.join(now, self._credential))
             else:
                 request = await self.keeper.change(lambda: member.sync(now))
         except StateError:
@@ -285,7 +285,7 @@ class Session:
             if self._must_join:
                 self._must_join = False
                 await self._ask(Ask.JOIN)
-            member, now = self.member, self.clock()
+            now = self.clock()
             at = self._plan(now)
             if self.connected and self._must_follow(now):
                 await self._follow()
