@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]]) -> _T:
     """Return what `work` makes of the server in a state directory, or of its store if no server runs."""
-    from brokerkm.service import open_admin  # noqa: PLC0415 - for what administers only
+    from brokerkm.api import open_admin  # noqa: PLC0415 - for what administers only
 
     async def run() -> _T:
         async with open_admin(state) as admin:

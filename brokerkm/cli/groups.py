@@ -136,5 +136,16 @@ def _print_group(info: GroupInfo, *, as_json: bool) -> None:
     if as_json:
         print_json(values)
         return
-    values["policy"] = "\n".join(f"{name} {int(value)}" for name, value in info.policy.items()).replace("_", " ")
+    for part, fields in (("policy", info.policy), ("settings", info.settings)):
+        values[part] = "\n".join(f"{name.replace('_', ' ')} {_say(value)}" for name, value in fields.items())
     print_fields({name.replace("_", " "): value for name, value in values.items()})
+
+
+def _say(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "the server's"
+        case _:
+            return str(value)

@@ -27,27 +27,6 @@ if TYPE_CHECKING:
 _FIRST_GROUP: Final = "fleet"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What to serve and how.
-
-    Args:
-        broker: URL, or None for the embedded broker on `port`.
-        device_broker: URL for devices, if it is another.
-        group: made if the store has no group yet.
-        interval: seconds that a change waits for others.
-    """
-
-    state: Path
-    broker: str | None
-    port: int
-    device_broker: str | None
-    options: Options
-    group: str
-    interval: float
-    as_json: bool
-
-
 @click.command(
     epilog="""\b
 Examples:
@@ -56,6 +35,7 @@ Examples:
   brokerkm serve --broker zmq+tcp://0.0.0.0:5560 --device-broker zmq+tcp://hub.example:5560
 """
 )
+@click.option("--config", type=_FILE, envvar="BROKERKM_CONFIG", help="TOML file; see `brokerkm config example`.")
 @click.option(
     "--broker",
     callback=check_url,
@@ -64,7 +44,7 @@ Examples:
 )
 @click.option("--port", default=1883, show_default=True, type=click.IntRange(0, 65535), help="Of the embedded broker.")
 @click.option("--device-broker", callback=check_url, help="URL at which devices reach the broker, if another.")
-@click.option("--group", default=_FIRST_GROUP, show_default=True, help="Group to create if there is none yet.")
+@click.option("--group", default="fleet", show_default=True, help="Group to create if there is none yet.")
 @click.option(
     "--interval",
     default=1.0,
@@ -76,65 +56,91 @@ Examples:
 @login_options(Role.SERVER)
 @server_state_option
 @json_option
+@click.pass_context
 def serve(
+    context: click.Context,
     *,
-    broker: str | None,
-    port: int,
-    device_broker: str | None,
-    group: str,
-    interval: float,
-    verbose: bool,
+    config: Path | None,
     options: Options,
     state: Path,
     as_json: bool,
+    **_chosen: object,
 ) -> None:
     """Run the key server until it is interrupted.
 
     It needs no configuration: keys are in a SQLite file in the state directory, and without --broker it brings a
-    small MQTT broker of its own, which only this machine can reach. With --json it prints one line when it serves.
+    small MQTT broker of its own, which only this machine can reach. A configuration file says more than these options
+    can; they count more than the file. SIGHUP reads it again. With --json it prints one line when it serves.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    plan = _Plan(
-        state=state,
-        broker=broker,
-        port=port,
-        device_broker=device_broker,
-        options=options,
-        group=group,
-        interval=interval,
-        as_json=as_json,
-    )
-    asyncio.run(_serve(plan))
+    from brokerkm.config import load  # noqa: PLC0415 - not for --help
+
+    chosen = _chosen_options(context)
+
+    def configure() -> Configuration:
+        return _overridden(load(config, os.environ), chosen)
+
+    configuration = configure()
+    if "state" not in chosen and configuration.server.state is not None:
+        state = configuration.server.state
+    logs = Logs()
+    logs.configure(configuration.telemetry.log_level, configuration.telemetry.log_format)
+    try:
+        asyncio.run(_serve(_Plan(configuration, configure, state, options, as_json=as_json), logs))
+    finally:
+        logs.close()
 
 
-async def _serve(plan: _Plan) -> None:
-    from brokerkm import transport  # noqa: PLC0415 - not for --help
-    from brokerkm.cli.embedded import EmbeddedBroker  # noqa: PLC0415
-    from brokerkm.service import STORE_FILE, ControlServer, KeyServer  # noqa: PLC0415
-    from brokerkm.service.local import CONTROL_SOCKET  # noqa: PLC0415
-    from brokerkm.store import SqliteStore  # noqa: PLC0415
+class _Plan(NamedTuple):
+    """What to serve and how; `configure` reads the configuration again."""
+
+    configuration: Configuration
+    configure: Callable[[], Configuration]
+    state: Path
+    options: Options
+    as_json: bool
+
+
+async def _serve(plan: _Plan, logs: Logs) -> None:
+    from brokerkm.cli.hosting import broker_options, hosted  # noqa: PLC0415 - not for --help
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(SqliteStore(plan.state / STORE_FILE)))
-        url = plan.broker
-        if url is None:
-            url = (await stack.enter_async_context(EmbeddedBroker(plan.port))).url
-        adapter = transport.create(url, plan.options)
-        url = _without_login(url)
-        server = KeyServer(store, adapter, interval=plan.interval, broker=plan.device_broker or url)
-        await stack.enter_async_context(server)
-        await stack.enter_async_context(ControlServer(server.admin, plan.state / CONTROL_SOCKET))
-        await _announce(plan, server.admin, url)
-        await _until_stopped(server, stop)
+    options = broker_options(plan.configuration, plan.options)
+    async with hosted(plan.configuration, plan.state, options, logs, plan.configure) as host:
+        loop.add_signal_handler(signal.SIGHUP, host.reloading.reload)
+        await _announce(plan, host)
+        notify("READY=1")
+        await _until_stopped(host.server, stop)
+        notify("STOPPING=1")
     if not plan.as_json:
-        alone = "and its broker with it" if plan.broker is None else "members go on without it"
+        alone = "members go on without it" if plan.configuration.broker.url else "and its broker with it"
         click.echo(f"the key server has stopped, {alone}")
+
+
+def _chosen_options(context: click.Context) -> dict[str, Any]:
+    """Return the options that somebody gave, by themselves or by a variable of the environment."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return {name: value for name, value in context.params.items() if context.get_parameter_source(name) in given}
+
+
+def _overridden(configuration: Configuration, chosen: dict[str, Any]) -> Configuration:
+    """Return the configuration with the options over it."""
+    for option, section, name in (
+        ("broker", "broker", "url"),
+        ("port", "broker", "port"),
+        ("device_broker", "broker", "device_url"),
+        ("group", "server", "group"),
+        ("interval", "defaults", "interval"),
+    ):
+        if option in chosen:
+            changed = dataclasses.replace(getattr(configuration, section), **{name: chosen[option]})
+            configuration = dataclasses.replace(configuration, **{section: changed})
+    if chosen.get("verbose"):
+        telemetry = dataclasses.replace(configuration.telemetry, log_level="info")
+        configuration = dataclasses.replace(configuration, telemetry=telemetry)
+    return configuration
 
 
 async def _until_stopped(server: KeyServer, stop: asyncio.Event) -> None:
@@ -147,22 +153,27 @@ async def _until_stopped(server: KeyServer, stop: asyncio.Event) -> None:
         wait.cancel()
 
 
-async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
+async def _announce(plan: _Plan, host: Hosted) -> None:
+    from brokerkm.cli.newborn import create_first  # noqa: PLC0415 - not for --help
+
+    admin = host.server.admin
     groups = await admin.list_groups()
     created = not groups
     if created:
-        groups = [await admin.create_group(plan.group)]
+        groups = [await create_first(admin, plan.configuration)]
     if plan.as_json:
         names = [info.name for info in groups]
-        print_json({"broker": url, "state": str(plan.state), "groups": names, "created": created})
+        line: dict[str, object] = {"broker": host.url, "state": str(plan.state), "groups": names, "created": created}
+        print_json(line | ({"metrics": host.metrics} if host.metrics else {}))
         return
     click.echo("the key server is running. Stop it with Ctrl-C.")
     print_fields(
         {
-            "broker": url if plan.broker is not None else f"{url} (embedded, for this machine only)",
+            "broker": host.url + ("" if plan.configuration.broker.url else " (embedded, for this machine only)"),
             "state": str(plan.state),
             "groups": ", ".join(map(_summary, groups)) + (" (new)" if created else ""),
-        },
+        }
+        | ({"metrics": host.metrics} if host.metrics else {}),
         indent=2,
     )
     source = click.get_current_context().get_parameter_source("state")
@@ -180,12 +191,6 @@ async def _announce(plan: _Plan, admin: AdminApi, url: str) -> None:
         },
         indent=2,
     )
-
-
-def _without_login(url: str) -> str:
-    """Return a URL to show and to hand to devices: the server's user name and password are its own."""
-    parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _summary(info: GroupInfo) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.core.names import Topics
 from brokerkm.core.policy import Policy
 from brokerkm.demo.process import Process
-from brokerkm.service import open_admin
+from brokerkm.api import open_admin
 from brokerkm.transport import Options, Outgoing, create
 
 if TYPE_CHECKING:

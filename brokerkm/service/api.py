@@ -1,26 +1,41 @@
-"""What an operator can do, whether in the server's process or from another: the `AdminApi` Protocol and its values."""
+"""What an operator can do, whether in the server's process or from another: the `AdminApi` Protocol and its values.
+
+Values are what JSON can say: keys and hashes in hexadecimal; times in milliseconds since 1970, if nothing else is said.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from brokerkm.core.crypto import Suite
+from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
     from brokerkm.descriptor import Descriptor
+    from brokerkm.service.credentials import Role
 
 DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
 DEFAULT_LIFETIME: Final = 24 * 3600.0  # s that a new token is valid
-PAGE: Final = 1000  # members returned at a time
+PAGE: Final = 1000  # members, groups or audit entries returned at a time, at most
+IMPORT_ROWS: Final = 1000  # members that one call lists, at most
+ALGORITHMS: Final = {one: one.name.lower().replace("_", "-") for one in Algorithm}  # names for people
 
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A group as an operator sees it; `server_key` in hex."""
+    """A group as an operator sees it.
+
+    Args:
+        members: how many are seated; `listed`, `evicted` and `pending`: of each other status.
+        waiting: changes for the next commit; `unpublished`: messages for the broker.
+        beacon_interval: seconds.
+    """
 
     name: str
     prefix: str
@@ -29,22 +44,53 @@ class GroupInfo:
     height: int
     epoch: int
     members: int
+    listed: int
+    evicted: int
+    pending: int
     waiting: int
     unpublished: int
     beacon_interval: int
-    policy: dict[str, int | bool]
+    frozen: bool
+    policy: dict[str, int | bool | str]
+    settings: dict[str, int | float | bool | None]
     server_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """A member id as an operator sees it; `identity` in hex, `status` is listed, seated or evicted."""
+    """A member id as an operator sees it.
+
+    Args:
+        status: listed, seated, evicted or pending; since `since`.
+        seen: its newest sign of life; `acked`: the newest epoch that it confirmed; 0: never.
+    """
 
     member: str
     status: str
     slot: int | None
     epoch: int
     identity: str
+    since: int
+    seen: int
+    acked: int
+    blocked_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFilter:
+    """Which members are meant: those to which all that is named applies.
+
+    Args:
+        status: listed, seated, evicted or pending.
+        pattern: shell pattern of ids.
+        unseen_since: neither seen then or later, nor of their status since; ms since 1970.
+        behind: seated, have confirmed an epoch once, but none from this one on.
+    """
+
+    status: str | None = None
+    pattern: str = "*"
+    unseen_since: int | None = None
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +101,124 @@ class Outcome:
     published: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Who was evicted, or would be; `epoch` and `published` as in `Outcome`, the present epoch if nobody was."""
+
+    members: list[str]
+    epoch: int
+    published: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of one row: ``added``, ``unchanged`` or ``refused``, and then why."""
+
+    member: str
+    result: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """An enrollment token as an operator sees it."""
+
+    id: str
+    uses_left: int
+    created: int
+    expires: int
+    pattern: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialInfo:
+    """A bearer token of the API, without its secret."""
+
+    name: str
+    role: str
+    created: int
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCredential:
+    """A new bearer token of the API; nobody can show `token` again."""
+
+    name: str
+    role: str
+    created: int
+    expires: int
+    token: str
+
+    def __repr__(self) -> str:
+        return f"IssuedCredential(name={self.name!r}, role={self.role!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How the server is.
+
+    Args:
+        broker: connected, gone, or none where no broker is served.
+        time: the server's clock, ms since 1970.
+        unpublished: messages that wait for the broker, of all groups.
+    """
+
+    version: str
+    time: int
+    broker: str
+    groups: int
+    members: int
+    waiting: int
+    unpublished: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditInfo:
+    """One entry of the audit log; `hash` covers it and all earlier ones of its chain."""
+
+    number: int
+    time: int
+    actor: str
+    action: str
+    subject: str
+    details: dict[str, str | int | bool]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditVerdict:
+    """Whether a chain of the audit log is whole: how many entries fit, and what is wrong after them, if anything is."""
+
+    entries: int
+    hash: str
+    whole: bool
+    finding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; `time` in seconds since 1970."""
+
+    time: float
+    kind: str
+    group: str
+    member: str
+    details: dict[str, str | float]
+
+
+def policy_fields(policy: Policy) -> dict[str, int | bool | str]:
+    """Return a policy by the names of its fields; its algorithm by its name."""
+    return dataclasses.asdict(policy) | {"algorithm": ALGORITHMS[policy.algorithm]}
+
+
 class AdminApi(Protocol):
     """The administration of all groups of one server.
 
-    Every call raises `UsageError` for what cannot be done and `StoreError` if it cannot be stored; `RemoteAdmin`
-    also raises `TransportError` if the server does not answer.
+    Every call raises `UsageError` for what cannot be done (`UnknownNameError` if what it names does not exist) and
+    `StoreError` if it cannot be stored; `RemoteAdmin` also raises `TransportError` if the server does not answer.
     """
 
     async def create_group(
@@ -87,24 +246,61 @@ class AdminApi(Protocol):
         """Give the group a new root key, or new keys for all inner nodes."""
         ...
 
-    async def list_members(self, group: str, *, after: str = "") -> list[MemberInfo]:
-        """Return up to 1000 members with ids above `after`."""
+    async def list_members(
+        self,
+        group: str,
+        *,
+        after: str = "",
+        limit: int = PAGE,
+        which: MemberFilter = MemberFilter(),
+    ) -> list[MemberInfo]:
+        """Return up to `limit` members with ids above `after`."""
+        ...
+
+    async def show_member(self, group: str, member: str) -> MemberInfo:
+        """Return what is known of one member id."""
         ...
 
     async def add_member(self, group: str, member: str, identity: bytes) -> MemberInfo:
         """List the Ed25519 public key that may join as `member`; one that was evicted may come back with it."""
         ...
 
+    async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
+        """List up to `IMPORT_ROWS` keys in one transaction; say of each row what became of it."""
+        ...
+
     async def evict(self, group: str, member: str, *, urgent: bool = True) -> Outcome:
         """Cut a member off; returns once that is stored. It cannot come back before `add_member` or `readmit`."""
+        ...
+
+    async def evict_many(
+        self,
+        group: str,
+        members: Sequence[str] | MemberFilter,
+        *,
+        urgent: bool = True,
+        dry_run: bool = False,
+    ) -> Evicted:
+        """Cut off all that are named, or all seated ones that a filter means; none, if one of the named is unknown."""
         ...
 
     async def readmit(self, group: str, member: str) -> MemberInfo:
         """Let an evicted member join again with the identity key that it had."""
         ...
 
+    async def refresh(self, group: str, member: str) -> MemberInfo:
+        """Give a seated member a new leaf key with the next commit."""
+        ...
+
     async def invite(
-        self, group: str, *, uses: int = 1, lifetime: float = DEFAULT_LIFETIME, broker: str | None = None
+        self,
+        group: str,
+        *,
+        uses: int = 1,
+        lifetime: float = DEFAULT_LIFETIME,
+        broker: str | None = None,
+        pattern: str = "*",
+        note: str = "",
     ) -> Descriptor:
         """Return a descriptor with a new enrollment token.
 
@@ -112,5 +308,43 @@ class AdminApi(Protocol):
             uses: how many devices may join with it.
             lifetime: seconds for which it is valid.
             broker: URL for the devices, if it is not the one that the server itself uses.
+            pattern: shell pattern that the ids of the devices must match.
+            note: the operator's words, for the list.
         """
+        ...
+
+    async def list_tokens(self, group: str) -> list[TokenInfo]:
+        """Return the enrollment tokens that still have uses, oldest first."""
+        ...
+
+    async def revoke_token(self, group: str, token_id: str) -> None:
+        """Make an enrollment token void."""
+        ...
+
+    async def status(self) -> ServerStatus:
+        """Return how the server is."""
+        ...
+
+    async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:
+        """Return up to `limit` entries of a group's audit log, or of the server's own, with numbers above `after`."""
+        ...
+
+    async def verify_audit(self, group: str = "") -> AuditVerdict:
+        """Check a chain of the audit log from its first entry."""
+        ...
+
+    def events(self) -> AsyncGenerator[Event]:
+        """Yield what happens from now on."""
+        ...
+
+    async def create_credential(self, name: str, role: Role, *, lifetime: float) -> IssuedCredential:
+        """Make a bearer token for the API, valid for `lifetime` seconds."""
+        ...
+
+    async def list_credentials(self) -> list[CredentialInfo]:
+        """Return all bearer tokens without their secrets."""
+        ...
+
+    async def revoke_credential(self, name: str) -> None:
+        """Make a bearer token void."""
         ...

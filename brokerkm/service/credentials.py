@@ -103,10 +103,8 @@ def find(store: Store, token: str, now: int) -> Credential | None:
     return credential
 
 
-def stored(store: Store, name: str) -> Credential:
-    """Return a credential by its name; raises `UnknownNameError`."""
-    document = store.document("", KIND, name)
-    if document is None:
+def check_stored(store: Store, name: str) -> None:
+    """Raise `UnknownNameError` if there is no credential of that name, readable or not."""
+    if store.document("", KIND, name) is None:
         message = f"there is no credential {name[:80]!r}"
         raise UnknownNameError(message)
-    return Credential.from_document(document)

@@ -1,48 +1,8 @@
-"""The state directory of a key server, and the way to administer it from another process."""
+"""What is in the state directory of a key server."""
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from brokerkm.errors import StoreError, TransportError
-from brokerkm.service.remote import RemoteAdmin
-from brokerkm.service.server import KeyServer
-from brokerkm.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncGenerator
-
-    from brokerkm.service.api import AdminApi
+from typing import Final
 
 STORE_FILE: Final = "brokerkm.sqlite"
-CONTROL_SOCKET: Final = "control"
-
-
-@contextlib.asynccontextmanager
-async def open_admin(directory: str | os.PathLike[str]) -> AsyncGenerator[AdminApi]:
-    """Administer the groups in a state directory: by the server that runs on it, or directly if none does.
-
-    What is done without a server is stored, and published when one starts.
-
-    Raises:
-        StoreError: the store is in use by a process that does not listen, or cannot be opened.
-    """
-    place = Path(directory)
-    try:
-        remote = await RemoteAdmin.connect(place / CONTROL_SOCKET)
-    except TransportError as absent:
-        try:
-            store = SqliteStore(place / STORE_FILE)
-        except StoreError as error:
-            raise error from absent
-        with contextlib.closing(store):
-            async with KeyServer(store, interval=0) as server:
-                yield server.admin
-    else:
-        try:
-            yield remote
-        finally:
-            await remote.close()
+CONTROL_SOCKET: Final = "control.sock"

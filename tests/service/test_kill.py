@@ -16,11 +16,12 @@ from brokers import mqtt
 from brokers.process import free_port
 from service.fleet import PATIENCE, Device, eventually
 
+from brokerkm.api import RemoteAdmin, open_admin
 from brokerkm.core.events import Evicted, Joined
 from brokerkm.core.names import Topics
 from brokerkm.core.rekey import Beacon
 from brokerkm.errors import TransportError
-from brokerkm.service import STORE_FILE, KeyServer, RemoteAdmin, open_admin
+from brokerkm.service import STORE_FILE, KeyServer
 from brokerkm.service.local import CONTROL_SOCKET
 from brokerkm.store import MemoryStore, SqliteStore
 from brokerkm.transport import Delivery, Options, Role, create

@@ -5,7 +5,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from brokerkm.service import STORE_FILE, ControlServer, KeyServer
+from brokerkm.api import ApiServer
+from brokerkm.service import STORE_FILE, KeyServer
 from brokerkm.service.local import CONTROL_SOCKET
 from brokerkm.store import SqliteStore
 from brokerkm.transport import Options, Role, create
@@ -17,7 +18,7 @@ async def serve(state: Path, url: str) -> None:
     with contextlib.closing(SqliteStore(state / STORE_FILE)) as store:
         async with (
             KeyServer(store, transport, interval=0, broker=url) as server,
-            ControlServer(server.admin, state / CONTROL_SOCKET),
+            ApiServer(server, state / CONTROL_SOCKET),
         ):
             print("serving", flush=True)  # noqa: T201 - the test waits for it
             await server.wait()

@@ -8,9 +8,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
+from brokerkm.api import RemoteAdmin, open_admin
 from brokerkm.core.policy import Policy
 from brokerkm.errors import TransportError, UsageError
-from brokerkm.service import RemoteAdmin, open_admin
 from brokerkm.service.local import CONTROL_SOCKET
 
 if TYPE_CHECKING:

@@ -1,0 +1,225 @@
+"""Administration of a server in another process or on another machine, over its HTTP API."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from brokerkm.api.connection import Local, Remote, Target
+from brokerkm.api.exchange import PATIENCE, Exchange, segment
+from brokerkm.core.crypto import Suite
+from brokerkm.core.group import DEFAULT_DEGREE
+from brokerkm.core.names import DEFAULT_PREFIX
+from brokerkm.core.policy import Policy
+from brokerkm.descriptor import Descriptor
+from brokerkm.service.api import (
+    DEFAULT_BEACON_INTERVAL,
+    DEFAULT_LIFETIME,
+    PAGE,
+    AuditInfo,
+    AuditVerdict,
+    CredentialInfo,
+    Event,
+    Evicted,
+    GroupInfo,
+    Imported,
+    IssuedCredential,
+    MemberFilter,
+    MemberInfo,
+    Outcome,
+    ServerStatus,
+    TokenInfo,
+    policy_fields,
+)
+from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from pathlib import Path
+
+    from brokerkm.service.credentials import Role
+
+
+class RemoteAdmin:
+    """`AdminApi` over one connection, one call at a time; the server's errors are raised here as they were there."""
+
+    def __init__(self, target: Target, patience: float = PATIENCE) -> None:
+        self._exchange: Final = Exchange(target, patience)
+
+    @classmethod
+    async def connect(cls, path: Path) -> Self:
+        """Return a connection to the server whose socket is `path`; raises `TransportError` if none listens there."""
+        return await cls.reach(Local(path))
+
+    @classmethod
+    async def reach(cls, target: Local | Remote) -> Self:
+        """Return a connection to a server; raises `TransportError` if none answers there."""
+        admin = cls(target)
+        await admin._exchange.open()
+        return admin
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._exchange.close()
+
+    async def create_group(
+        self,
+        group: str,
+        *,
+        degree: int = DEFAULT_DEGREE,
+        suite: Suite = Suite.X25519,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+        prefix: str = DEFAULT_PREFIX,
+        beacon_interval: int = DEFAULT_BEACON_INTERVAL,
+    ) -> GroupInfo:
+        """Create a group."""
+        body = {
+            "name": group,
+            "degree": degree,
+            "suite": suite.name.lower().replace("_", "-"),
+            "policy": policy_fields(policy),
+            "prefix": prefix,
+            "beacon_interval": beacon_interval,
+        }
+        return GroupInfo(**await self._exchange.ask("POST", "/v1/groups", body))
+
+    async def list_groups(self) -> list[GroupInfo]:
+        """Return all groups."""
+        found: list[GroupInfo] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._exchange.ask("GET", "/v1/groups", after=after)
+            found += [GroupInfo(**item) for item in page["items"]]
+            after = page["next"]
+        return found
+
+    async def show(self, group: str) -> GroupInfo:
+        """Return one group."""
+        return GroupInfo(**await self._exchange.ask("GET", _group(group)))
+
+    async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
+        """Give the group new keys."""
+        return Outcome(**await self._exchange.ask("POST", f"{_group(group)}/rotate", {"everything": everything}))
+
+    async def list_members(
+        self,
+        group: str,
+        *,
+        after: str = "",
+        limit: int = PAGE,
+        which: MemberFilter = MemberFilter(),  # noqa: B008 - frozen
+    ) -> list[MemberInfo]:
+        """Return members with ids above `after`."""
+        page = await self._exchange.ask(
+            "GET", f"{_group(group)}/members", after=after, limit=limit, **dataclasses.asdict(which)
+        )
+        return [MemberInfo(**item) for item in page["items"]]
+
+    async def show_member(self, group: str, member: str) -> MemberInfo:
+        """Return what is known of one member id."""
+        return MemberInfo(**await self._exchange.ask("GET", _member(group, member)))
+
+    async def add_member(self, group: str, member: str, identity: bytes) -> MemberInfo:
+        """List the key that may join as `member`."""
+        body = {"member": member, "identity": identity.hex()}
+        return MemberInfo(**await self._exchange.ask("POST", f"{_group(group)}/members", body))
+
+    async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
+        """List many keys in one transaction."""
+        lines = [json.dumps({"member": member, "identity": identity.hex()}) for member, identity in rows]
+        body = "\n".join(lines).encode()
+        found = await self._exchange.ask("POST", f"{_group(group)}/import", body)
+        return [Imported(item["member"], item["result"], item["reason"]) for item in found["rows"]]
+
+    async def evict(self, group: str, member: str, *, urgent: bool = True) -> Outcome:
+        """Cut a member off."""
+        return Outcome(**await self._exchange.ask("POST", f"{_member(group, member)}/evict", {"urgent": urgent}))
+
+    async def evict_many(
+        self, group: str, members: Sequence[str] | MemberFilter, *, urgent: bool = True, dry_run: bool = False
+    ) -> Evicted:
+        """Cut many members off, in one commit."""
+        body: dict[str, object] = {"urgent": urgent, "dry_run": dry_run}
+        if isinstance(members, MemberFilter):
+            whom = dataclasses.asdict(members)
+            del whom["status"]  # only the seated ones can be evicted so
+            body["filter"] = whom
+        else:
+            body["members"] = list(members)
+        return Evicted(**await self._exchange.ask("POST", f"{_group(group)}/evict", body))
+
+    async def readmit(self, group: str, member: str) -> MemberInfo:
+        """Let an evicted member join again with its key."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/readmit"))
+
+    async def refresh(self, group: str, member: str) -> MemberInfo:
+        """Give a seated member a new leaf key with the next commit."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/refresh"))
+
+    async def invite(
+        self,
+        group: str,
+        *,
+        uses: int = 1,
+        lifetime: float = DEFAULT_LIFETIME,
+        broker: str | None = None,
+        pattern: str = "*",
+        note: str = "",
+    ) -> Descriptor:
+        """Return a descriptor with a new token."""
+        body = {"uses": uses, "lifetime": lifetime, "broker": broker, "pattern": pattern, "note": note}
+        found = await self._exchange.ask("POST", f"{_group(group)}/tokens", body)
+        return Descriptor.from_json(found["descriptor"])
+
+    async def list_tokens(self, group: str) -> list[TokenInfo]:
+        """Return the enrollment tokens, oldest first."""
+        found = await self._exchange.ask("GET", f"{_group(group)}/tokens")
+        return [TokenInfo(**item) for item in found["items"]]
+
+    async def revoke_token(self, group: str, token_id: str) -> None:
+        """Make an enrollment token void."""
+        await self._exchange.ask("DELETE", f"{_group(group)}/tokens/{segment(token_id)}")
+
+    async def status(self) -> ServerStatus:
+        """Return how the server is."""
+        return ServerStatus(**await self._exchange.ask("GET", "/v1/status"))
+
+    async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:
+        """Return entries of an audit log."""
+        found = await self._exchange.ask("GET", "/v1/audit", group=group, after=after, limit=limit)
+        return [AuditInfo(**item) for item in found["items"]]
+
+    async def verify_audit(self, group: str = "") -> AuditVerdict:
+        """Check an audit log from its first entry."""
+        return AuditVerdict(**await self._exchange.ask("GET", "/v1/audit/verify", group=group))
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Yield what happens from now on; raises `TransportError` when the server ends it."""
+        async for line in self._exchange.stream("/v1/events"):
+            if line.startswith("data: "):
+                yield Event(**cast("dict[str, Any]", json.loads(line.removeprefix("data: "))))
+
+    async def create_credential(
+        self, name: str, role: Role, *, lifetime: float = CREDENTIAL_LIFETIME
+    ) -> IssuedCredential:
+        """Make a bearer token for the API."""
+        body = {"name": name, "role": role.value, "lifetime": lifetime}
+        return IssuedCredential(**await self._exchange.ask("POST", "/v1/credentials", body))
+
+    async def list_credentials(self) -> list[CredentialInfo]:
+        """Return all bearer tokens without their secrets."""
+        found = await self._exchange.ask("GET", "/v1/credentials")
+        return [CredentialInfo(**item) for item in found["items"]]
+
+    async def revoke_credential(self, name: str) -> None:
+        """Make a bearer token void."""
+        await self._exchange.ask("DELETE", f"/v1/credentials/{segment(name)}")
+
+
+def _group(group: str) -> str:
+    return f"/v1/groups/{segment(group)}"
+
+
+def _member(group: str, member: str) -> str:
+    return f"{_group(group)}/members/{segment(member)}"

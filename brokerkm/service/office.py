@@ -1,0 +1,64 @@
+"""What all administration shares: the server that is administered, by whose will, and how changes reach its store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+
+from brokerkm.errors import UnknownNameError
+from brokerkm.service.api import Outcome
+from brokerkm.store.records import AuditEntry, Change
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from brokerkm.service.live import LiveGroup
+    from brokerkm.service.server import KeyServer
+    from brokerkm.store.protocol import Store
+    from brokerkm.store.records import MemberRecord
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+PUBLISHED_WAIT: Final = 5.0  # seconds that an outcome waits for the broker
+
+
+class Office:
+    """A started server and who administers it.
+
+    Args:
+        actor: the name that the audit log gets, such as ``operator:alice``.
+    """
+
+    def __init__(self, server: KeyServer, actor: str) -> None:
+        self._server: Final = server
+        self._actor: Final = actor
+
+    async def _call(self, function: Callable[Concatenate[Store, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Return what `function` makes of the store, in the store's thread and apart from all transactions."""
+        return await self._server.desk.call(function, self._server.store, *args, **kwargs)
+
+    async def _write(self, group: str, change: Change) -> None:
+        await self._server.desk.call(self._server.store.write, group, change)
+
+    def _entry(self, action: str, subject: str, **details: str | int | bool) -> AuditEntry:
+        return AuditEntry(self._now(), self._actor, action, subject, details)
+
+    def _now(self) -> int:
+        return int(self._server.clock() * 1000)
+
+    def _group(self, name: str) -> LiveGroup:
+        found = self._server.groups.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._server.groups)[:20]) or "none yet: create one"
+            message = f"there is no group {name[:80]!r}; there are: {known}"
+            raise UnknownNameError(message)
+        return found
+
+    async def _known(self, live: LiveGroup, member: str) -> MemberRecord | None:
+        return await self._server.desk.call(self._server.store.member, live.name, member)
+
+    async def _outcome(self, live: LiveGroup, stored: asyncio.Future[tuple[int, int]]) -> Outcome:
+        epoch, sequence = await stored
+        publisher = self._server.publisher
+        return Outcome(epoch, publisher is not None and await publisher.published(live.name, sequence, PUBLISHED_WAIT))
