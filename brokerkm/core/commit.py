@@ -49,10 +49,11 @@ class Eviction(NamedTuple):
 
 
 class Seat(NamedTuple):
-    """An enrollment and the slot it has got."""
+    """An enrollment and the slot it has got; `refreshed` if the member had it before."""
 
     slot: int
     enrollment: Enrollment
+    refreshed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,33 @@ process, so a chosen set of names cannot make the table slow.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Seats(Protocol):
+    """Which member sits at which slot, as `Group` asks: this module's `Directory`, or a store that knows."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, member: str) -> bool: ...
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Yield (slot, member id) in order of slots."""
+        ...
+
+    def slot(self, member: str) -> int | None:
+        """Return the slot of `member`, if it has one."""
+        ...
+
+    def add(self, member: str, slot: int) -> None:
+        """Note that `member` sits at `slot`."""
+
+    def remove(self, member: str) -> None:
+        """Note that `member` has no slot any more."""
+
 
 _EMPTY: Final = 0
 _REMOVED: Final = 1

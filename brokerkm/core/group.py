@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, StateChange
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Random, Suite, load_signing_key
-from brokerkm.core.directory import Directory
+from brokerkm.core.directory import Directory, Seats
 from brokerkm.core.names import MAX_SLOTS, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
@@ -58,7 +58,7 @@ class Group:
         epoch: int = 0,
         time: int = 0,
         tree: KeyTree | None = None,
-        directory: Directory | None = None,
+        directory: Seats | None = None,
     ) -> None:
         self.name: Final = check_identifier(name, "group")
         self.suite: Final = suite
@@ -67,7 +67,7 @@ class Group:
         self.epoch = epoch
         self.time = time
         self.tree: Final = tree or KeyTree(degree)
-        self.directory: Final = directory or Directory()
+        self.directory: Final = Directory() if directory is None else directory
         self._key: Final = load_signing_key(signing_seed)
         self._pending: dict[str, Enrollment | Eviction] = {}
         self._rotations: set[Rotation] = set()
@@ -152,7 +152,7 @@ class Group:
             if isinstance(change, Eviction) and (slot := self.directory.slot(change.member)) is not None
         )
         seats = self._seat([change for change in changes if isinstance(change, Enrollment)], removed)
-        refreshed = [seat.slot for seat in seats if seat.enrollment.member in self.directory]
+        refreshed = [seat.slot for seat in seats if seat.refreshed]
         epoch, time = self.epoch + 1, self._clock(now)
         height = self._make_room(seats)
         renewal = renew(
@@ -189,8 +189,8 @@ class Group:
         for member, slot in change.removed:
             self.directory.remove(member)
             heapq.heappush(tree.free, slot)
-        new = [seat for seat in change.seated if seat.enrollment.member not in self.directory]
-        for slot, enrollment in new:
+        new = [seat for seat in change.seated if not seat.refreshed]
+        for slot, enrollment, _ in new:
             if slot < tree.used:
                 heapq.heappop(tree.free)  # `_seat` took the lowest, in order
             tree.used = max(tree.used, slot + 1)
@@ -214,14 +214,17 @@ class Group:
         self.time = self._clock(now)
         return self._beacon(self.epoch, self.tree.height, self.tree.get(self.tree.height, 0), self.time)
 
-    def welcome(self, enrollment: Enrollment, now: float) -> bytes:
+    def welcome(self, enrollment: Enrollment, now: float, slot: int | None = None) -> bytes:
         """Return a Welcome of the current keys for a member, as the answer to its Sync.
+
+        Args:
+            slot: the member's, from a caller that knows it already.
 
         Raises:
             UsageError: there is no such member.
             RefusedError: its KEM public key cannot be used.
         """
-        slot = self.directory.slot(enrollment.member)
+        slot = self.directory.slot(enrollment.member) if slot is None else slot
         if slot is None:
             message = f"{enrollment.member!r} is not a member of group {self.name}"
             raise UsageError(message)
@@ -238,7 +241,11 @@ class Group:
     def leaf_key(self, member: str) -> bytes | None:
         """Return the leaf key that proves the requests of `member`, if it is one."""
         slot = self.directory.slot(member)
-        return None if slot is None else self.tree.get(0, slot).key
+        return None if slot is None else self.leaf_key_at(slot)
+
+    def leaf_key_at(self, slot: int) -> bytes:
+        """Return the leaf key of the member at `slot`."""
+        return self.tree.get(0, slot).key
 
     def seal_for(self, members: Iterable[str], payload: bytes, now: float, random: Random) -> list[NodeRekey]:
         """Return one Subgroup message for each node of the smallest cover of `members`; nobody else opens them.
@@ -280,7 +287,9 @@ class Group:
         freed = sorted(slot for _, slot in removed)
         free = itertools.chain(heapq.merge(_ascending(self.tree.free), freed), itertools.count(self.tree.used))
         return tuple(
-            Seat(next(free) if (slot := self.directory.slot(enrollment.member)) is None else slot, enrollment)
+            Seat(next(free), enrollment)
+            if (slot := self.directory.slot(enrollment.member)) is None
+            else Seat(slot, enrollment, refreshed=True)
             for enrollment in enrollments
         )
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.core.commit import Enrollment
-from brokerkm.core.directory import Directory
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
@@ -24,6 +23,7 @@ from brokerkm.errors import RefusedError, UsageError
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
+from brokerkm.store.seats import StoredSeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -101,6 +101,14 @@ class LiveGroup:
     def newest_epoch(self) -> int:
         """The highest epoch that a message of this server can show by now."""
         return self.group.epoch + self._committing
+
+    def is_ahead(self, known: MemberRecord | None) -> bool:
+        """Return whether a commit that seats or removes the member is stored, but not in memory yet."""
+        return known is not None and known.epoch > self.group.epoch
+
+    def leaf_key(self, known: MemberRecord | None) -> bytes | None:
+        """Return the leaf key that proves the requests of a member that is not ahead, if it has a seat."""
+        return None if known is None or known.slot is None else self.group.leaf_key_at(known.slot)
 
     def is_leaving(self, member: str) -> bool:
         """Return whether the member's eviction waits."""
@@ -363,9 +371,7 @@ class LiveGroup:
 
 def load_group(store: Store, record: GroupRecord) -> Group:
     """Return the group that `record` and the store's pages describe; raises `StoreError`."""
-    directory = Directory()
-    for member, slot in store.seats(record.name):
-        directory.add(member, slot)
+    tree = KeyTree.load(record.degree, record.height, store.pages(record.name))
     return Group(
         record.name,
         record.signing_seed,
@@ -375,6 +381,6 @@ def load_group(store: Store, record: GroupRecord) -> Group:
         beacon_interval=record.beacon_interval,
         epoch=record.epoch,
         time=record.time,
-        tree=KeyTree.load(record.degree, record.height, store.pages(record.name)),
-        directory=directory,
+        tree=tree,
+        directory=StoredSeats(store, record.name, tree.count),
     )

@@ -12,14 +12,14 @@ import logging
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.core.admission import Conduct, check_join, check_proof, conduct
+from brokerkm.core.admission import Conduct, check_proof, conduct
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import RefusalReason
-from brokerkm.core.request import Ack, Join, Leave, Sync, TokenKey
+from brokerkm.core.request import Ack, Join, Leave, Sync
 from brokerkm.core.wire import message_type
+from brokerkm.admission.rules import Returning
 from brokerkm.errors import Reason, RefusedError
-from brokerkm.service.changes import PendingJoin
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
 from brokerkm.service.limits import RateLimit, RequestLimits
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 MEMBER_REFUSALS: Final = (0.5, 3.0)
 MAX_TIMES: Final = 65_536  # members whose last request is remembered
 
+_REQUESTS: Final = frozenset({Kind.JOIN, Kind.SYNC, Kind.LEAVE, Kind.ACK})
 _ANSWERS: Final = {
     Reason.WRONG_TIME: RefusalReason.WRONG_TIME,
     Reason.UNKNOWN_MEMBER: RefusalReason.NOT_A_MEMBER,
@@ -74,6 +75,7 @@ class Requests:
         self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.refused: Counter[str] = Counter()
         self.sightings: Final = Sightings(store, desk)
+        self.registration: Final = Registration(store, desk, clock, self._feed, self._refuse)
 
     def limit(self, limits: RequestLimits) -> None:
         """Keep to these limits from now on; what was used of earlier ones is forgotten."""
@@ -82,17 +84,33 @@ class Requests:
         self._of_all = RateLimit(*limits.total)
         self._refusals_to_all = RateLimit(*limits.refusals)
 
+    def may_forward(self, group: str, member: str, payload: bytes) -> bool:
+        """Return whether a request for a group that another server leads is worth handing on."""
+        if not self._has_room(group, member):
+            return False
+        try:
+            return message_type(payload) in _REQUESTS
+        except RefusedError:
+            self.refused["form"] += 1
+            return False
+
+    def _has_room(self, group: str, member: str) -> bool:
+        """Take one request from the rate limits; return whether they allowed it."""
+        now = asyncio.get_running_loop().time()
+        allowed = self._of_member.allow(f"{group}/{member}", now) or self._spare.allow("", now)
+        if allowed and self._of_all.allow("", now):
+            return True
+        self.refused["rate"] += 1
+        self._feed.emit(Event.REQUEST_REFUSED, group, reason="rate")
+        return False
+
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
 
         Raises:
             StoreError: it could not be looked up; the member has to ask again.
         """
-        now = asyncio.get_running_loop().time()
-        allowed = self._of_member.allow(f"{group.name}/{member}", now) or self._spare.allow("", now)
-        if not (allowed and self._of_all.allow("", now)):
-            self.refused["rate"] += 1
-            self._feed.emit(Event.REQUEST_REFUSED, group.name, reason="rate")
+        if not self._has_room(group.name, member):
             return
         try:
             request = _decode(group, payload)
