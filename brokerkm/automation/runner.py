@@ -281,7 +281,8 @@ class Automation:
         outcome = f"{silent.number} silent"
         if silent.number and outcome != memory.outcome and isinstance(action, Notify):
             told = Cause(cause.rule, cause.time, {"silent": silent.number, "first": " ".join(silent.first)[:1000]})
-            await self._notify(group, told, memory, action)
+            if not await self._notify(group, told, memory, action):
+                return
         await group.note(replace(memory, outcome=outcome).document(cause.rule, cause.time))
 
     def _begin(self, group: LiveGroup, cause: Cause, memory: Memory, action: Rotate | Evict | Notify) -> None:
@@ -289,12 +290,12 @@ class Automation:
             case Rotate():
                 self._spawn(group, cause.rule, _only(self._deeds.rotate(group, cause, memory, action)))
             case Notify():
-                self._spawn(group, cause.rule, self._notify(group, cause, memory, action))
+                self._spawn(group, cause.rule, _only(self._notify(group, cause, memory, action)))
             case Evict():  # needs silence or a webhook to say whom
                 pass
 
-    async def _notify(self, group: LiveGroup, cause: Cause, memory: Memory, action: Notify) -> None:
-        """Send a notice; what fails is tried again at later steps, and given up in the end."""
+    async def _notify(self, group: LiveGroup, cause: Cause, memory: Memory, action: Notify) -> bool:
+        """Send a notice; what fails is tried again at later steps, and given up in the end. Return if that is all."""
         key = group.name, cause.rule
         try:
             await self._deeds.notify(group, cause, memory, action)
@@ -304,9 +305,10 @@ class Automation:
             if tries + 1 < _TRIES:
                 pause = _FIRST_PAUSE * 4**tries
                 self._tries[key] = tries + 1, self._server.clock() + pause
-                return
+                return False
             await self._deeds.say(group, cause, replace(memory, outcome=f"failed: {error}"), "failed")
         self._tries.pop(key, None)
+        return True
 
     def _is_free(self, group: LiveGroup, name: str, now: int) -> bool:
         """Return whether a rule may run: it does not, nor waits for the store, nor for a notice's next try."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from litestar import Request, Response, Router, post
+from litestar.params import FromPath  # noqa: TC002 - Litestar reads it at run time
 
 from brokerkm.automation.rule import Evict, OnWebhook
 from brokerkm.automation.signature import WINDOW, verify
@@ -109,7 +110,9 @@ def router(hooks: Hooks, path: str = "/v1/hooks") -> Router:
     """Return the webhooks' part of the HTTP API."""
 
     @post("/{group:str}/{name:str}", status_code=_DONE, request_max_body_size=MAX_BODY, exclude_from_auth=True)
-    async def call_rule(group: str, name: str, request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    async def call_rule(
+        group: FromPath[str], name: FromPath[str], request: Request[Any, Any, Any]
+    ) -> Response[dict[str, Any]]:
         """Run a rule by a signed request."""
         answer = await hooks.call(group, name, request.headers, await request.body())
         kind = "application/json" if answer.status == _DONE else "application/problem+json"

@@ -64,8 +64,9 @@ class Site:
         """Give members a place in the group."""
         kem = X25519PrivateKey.generate().public_key().public_bytes_raw()
         for number, member in enumerate(members):
+            await self.server.admin.add_member(GROUP, member, number.to_bytes(32, "big"))
+        for number, member in enumerate(members):
             identity = number.to_bytes(32, "big")
-            await self.server.admin.add_member(GROUP, member, identity)
             who = Enrollment(member, identity, kem, number.to_bytes(16, "big"))
             self.live.join(PendingJoin(who, int(self.now * 1000), None))
         await self.live.rotate(everything=False)  # waits for the commit
