@@ -71,6 +71,7 @@ class Group:
         self._key: Final = load_signing_key(signing_seed)
         self._pending: dict[str, Enrollment | Eviction] = {}
         self._rotations: set[Rotation] = set()
+        self._jump = 0  # epoch of the commit that recovers the group; 0 if it needs none
 
     def __repr__(self) -> str:
         return f"Group({self.name!r}, epoch={self.epoch}, members={len(self.directory)})"
@@ -121,6 +122,25 @@ class Group:
         """Forget all changes that wait."""
         self._pending.clear()
         self._rotations.clear()
+        self._jump = 0
+
+    def recover(self, epoch: int, time: int) -> None:
+        """Have the next commit jump to `epoch` with new keys everywhere, for a group that was restored from a backup.
+
+        The caller queues, besides, an enrollment with what is on file or an eviction for each member.
+
+        Args:
+            epoch: above every epoch that the group may have had since the backup.
+            time: the newest time of the group that anybody has seen, ms since 1970.
+
+        Raises:
+            UsageError: `epoch` is not above the group's.
+        """
+        if epoch <= self.epoch:
+            message = f"group {self.name} is at epoch {self.epoch}: it cannot recover at epoch {epoch}"
+            raise UsageError(message)
+        self._jump, self.time = epoch, max(self.time, time)
+        self.rotate_all()
 
     def rotate(self, level: int | None = None, index: int = 0, *, deep: bool = False) -> None:
         """Queue new keys for a node (by default the root) and its ancestors, and all inner nodes below if `deep`.
@@ -144,6 +164,9 @@ class Group:
         Args:
             now: seconds since 1970.
             random: source of keys.
+
+        Raises:
+            UsageError: the group is to recover, and a member would keep its leaf key.
         """
         changes = list(self._pending.values())
         removed = tuple(
@@ -153,7 +176,10 @@ class Group:
         )
         seats = self._seat([change for change in changes if isinstance(change, Enrollment)], removed)
         refreshed = [seat.slot for seat in seats if seat.refreshed]
-        epoch, time = self.epoch + 1, self._clock(now)
+        if self._jump and len(removed) + len(refreshed) != self.tree.count:
+            message = f"group {self.name} recovers: each of its members needs a new leaf key, or has to go"
+            raise UsageError(message)
+        epoch, time = self._jump or self.epoch + 1, self._clock(now)
         height = self._make_room(seats)
         renewal = renew(
             self.tree,
@@ -181,7 +207,7 @@ class Group:
             UsageError: the commit is not the next one of this group.
         """
         change = commit.change
-        if change.epoch != self.epoch + 1:
+        if change.epoch != (self._jump or self.epoch + 1):
             message = f"commit of epoch {change.epoch} does not follow epoch {self.epoch}"
             raise UsageError(message)
         tree = self.tree
@@ -202,6 +228,7 @@ class Group:
         self.epoch, self.time = change.epoch, max(self.time, change.time)
         self._pending = {member: waiting for member, waiting in self._pending.items() if waiting not in commit.served}
         self._rotations -= commit.served
+        self._jump = 0
 
     def commit(self, now: float, random: Random) -> Commit:
         """Prepare a commit and apply it at once: for callers that store nothing."""
