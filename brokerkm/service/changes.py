@@ -23,6 +23,8 @@ class PendingJoin:
         token: id of the enrollment token that it was proved with, None for a known identity key.
         actor: by whose will, for the audit log; "" for the member's own.
         counter: of the request, from which those after it go on.
+        credential: what let it in, to be recognised by; "" for a known identity key.
+        replaces: whether its identity key takes the place of another one.
     """
 
     enrollment: Enrollment
@@ -30,6 +32,8 @@ class PendingJoin:
     token: bytes | None
     actor: str = ""
     counter: int = 0
+    credential: str = ""
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,9 @@ class Changes:
         self.documents = earlier.documents | self.documents
         self.audit = earlier.audit + self.audit
         self.since = earlier.since
+
+    def refuse(self, error: Exception) -> None:
+        """Tell those who wait that it will not be stored here."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)

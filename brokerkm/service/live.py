@@ -22,7 +22,7 @@ from brokerkm.core.tree import KeyTree
 from brokerkm.errors import RefusedError, UsageError
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
 from brokerkm.service.feed import Feed, Kind
-from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
+from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
 from brokerkm.store.seats import StoredSeats
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from brokerkm.core.crypto import Random
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import Document, GroupRecord
+    from brokerkm.store.records import GroupRecord
 
 _log = logging.getLogger(__name__)
+
+BINDING: Final = "binding"  # kind of the documents that say by which credential a member came
 
 
 class Rejection(NamedTuple):
@@ -277,7 +279,7 @@ class LiveGroup:
             time=change.time,
             members=[replace(member, epoch=change.epoch, since=member.since or since) for member in removed + seated],
             spent=spent,
-            documents=list(batch.documents.values()),
+            documents=[*batch.documents.values(), *self._bindings(batch, seated, since)],
             messages=self._messages(commit),
             audit=self._audit(batch, removed, seated, since, change.epoch),
         )
@@ -288,21 +290,28 @@ class LiveGroup:
         """Queue the join in the group and count its token; return why it cannot be, or None."""
         who = join.enrollment
         known = self._store.member(self.name, who.member)
-        if known is not None and (known.identity != who.identity or known.status is Status.EVICTED):
+        if known is not None and known.status in (Status.EVICTED, Status.PENDING):
             return RefusalReason.NOT_ADMITTED
-        if known is None:
-            token = self._store.token(self.name, join.token) if join.token else None
-            if token is None or token.uses_left <= spent[token.id]:
-                return RefusalReason.NOT_ADMITTED
+        bound = known.identity if known is not None else b""
+        binds = bound != who.identity
+        if binds and (bool(bound) != join.replaces or not self._has_credential(join, spent)):
+            return RefusalReason.NOT_ADMITTED
         try:
             self.group.enroll(who)
         except RefusedError:
             return RefusalReason.NOT_ADMITTED
         except UsageError:  # the group is full
             return RefusalReason.TRY_LATER
-        if known is None and join.token:
+        if binds and join.token:
             spent[join.token] += 1
         return None
+
+    def _has_credential(self, join: PendingJoin, spent: Counter[bytes]) -> bool:
+        """Return whether what let a device in, under a key that is not bound to its id yet, still does."""
+        if not join.token:
+            return bool(join.credential)
+        token = self._store.token(self.name, join.token)
+        return token is not None and token.uses_left > spent[token.id]
 
     def _seated(self, join: PendingJoin) -> MemberRecord:
         """Return what is known from now on of one that joins; it has no slot yet."""
@@ -356,6 +365,11 @@ class LiveGroup:
             details = {"epoch": epoch, "slot": record.slot or 0}
             entries.append(AuditEntry(time, actor, "refresh" if record.since else "seat", record.member, details))
         return entries
+
+    def _bindings(self, batch: Changes, seated: list[MemberRecord], time: int) -> list[Document]:
+        """Return what new members are to be recognised by, should they come back with another key."""
+        shown = ((record.member, batch.joins[record.member].credential) for record in seated)
+        return [Document(BINDING, member, credential.encode(), time) for member, credential in shown if credential]
 
     def _messages(self, commit: Commit) -> list[OutboxMessage]:
         """Return what to publish, in order: the Beacon last, so that whoever hears it finds what it announces."""

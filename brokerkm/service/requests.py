@@ -12,17 +12,18 @@ import logging
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from brokerkm.admission.rules import Returning
 from brokerkm.core.admission import Conduct, check_proof, conduct
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import RefusalReason
 from brokerkm.core.request import Ack, Join, Leave, Sync
 from brokerkm.core.wire import message_type
-from brokerkm.admission.rules import Returning
 from brokerkm.errors import Reason, RefusedError
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
 from brokerkm.service.limits import RateLimit, RequestLimits
+from brokerkm.service.registration import Registration
 from brokerkm.service.sightings import Sightings
 from brokerkm.store.records import Sighting, Status
 from brokerkm.transport import Outgoing
@@ -160,32 +161,34 @@ class Requests:
         waiting = group.waiting_join(member)
         if waiting is not None and waiting.enrollment.identity != join.identity:
             raise RefusedError(Reason.BAD_SIGNATURE, "identity", "another key is about to be bound to this member id")
-        now = self._now()
-        token: TokenKey | None = None
-        if known is None and join.token is not None:
-            found = await self._desk.call(self._store.token, group.name, join.token)
-            if found is not None and found.expiry > now:
-                token = TokenKey(found.id, found.key)
+        if self._is_blocked(group, member, join.nonce, known):
+            return
+        gate = await self.registration.gate(group)
         last_time = max(self._last_time(group, member, known), waiting.time if waiting else 0)
-        identity = known.identity if known else None
-        check_join(join, group.name, member, now=now, last_time=last_time, identity=identity, token=token)
+        who = await gate.prove(member, join, known, now=self._now(), last_time=last_time)
         self._remember(group, member, join.time)
-        self._witness(group, member, join, known)
-        self.sightings.forget(group.name, member)
-        enrollment = Enrollment(member, join.identity, join.kem_public, join.nonce)
         self._feed.emit(Event.JOIN_REQUESTED, group.name, member)
-        group.join(PendingJoin(enrollment, join.time, token.id if token else None, counter=join.counter))
+        if who.returning is Returning.NO:  # a device that has lost its state counts from the beginning
+            await self._witness(group, member, join, known)
+        if await self._flaps(group, member, join.nonce, known):
+            return
+        self.sightings.forget(group.name, member)
+        await self.registration.decide(group, gate, who, join, known)
 
     async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
         known = await self._known(group, member)
         if group.is_ahead(known):
             return  # the commit has its answer
-        self._prove(group, member, sync, known)
+        if self._is_blocked(group, member, sync.nonce, known):
+            return
+        await self._prove(group, member, sync, known)
         self.sightings.note(group.name, Sighting(member, sync.time, 0, sync.counter))
         if known is None or known.status is not Status.SEATED:
             raise RefusedError(Reason.UNKNOWN_MEMBER, "member")
         if group.is_leaving(member) or group.waiting_join(member) is not None:
             return  # the commit has its answer
+        if await self._flaps(group, member, sync.nonce, known):
+            return
         enrollment = Enrollment(member, known.identity, known.kem_public, sync.nonce)
         self._feed.emit(Event.SYNC, group.name, member)
         welcome = group.group.welcome(enrollment, self._clock(), known.slot)
@@ -195,7 +198,7 @@ class Requests:
         known = await self._known(group, member)
         if group.is_ahead(known):
             return  # its proof cannot be checked before the commit is in memory: it asks again
-        self._prove(group, member, leave, known)
+        await self._prove(group, member, leave, known)
         self._publisher.forget_answer(group.topics.member(member))
         group.leave(member, leave.time)
 
@@ -203,27 +206,43 @@ class Requests:
         known = await self._known(group, member)
         if group.is_ahead(known):
             return
-        self._prove(group, member, ack, known)
+        await self._prove(group, member, ack, known)
         epoch = min(ack.epoch, group.group.epoch)  # no member can have a later one
         self.sightings.note(group.name, Sighting(member, ack.time, epoch, ack.counter))
         self._feed.emit(Event.ACK, group.name, member, epoch=epoch)
 
-    def _prove(self, group: LiveGroup, member: str, request: Sync | Leave | Ack, known: MemberRecord | None) -> None:
+    async def _prove(
+        self, group: LiveGroup, member: str, request: Sync | Leave | Ack, known: MemberRecord | None
+    ) -> None:
         leaf_key = group.leaf_key(known)
         last_time = self._last_time(group, member, known)
         check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
         self._remember(group, member, request.time)
-        self._witness(group, member, request, known)
+        await self._witness(group, member, request, known)
 
-    def _witness(
+    async def _witness(
         self, group: LiveGroup, member: str, request: Join | Sync | Leave | Ack, known: MemberRecord | None
     ) -> None:
-        """Say so if a request, whose proof held, shows that somebody goes on from a copy of the member's state."""
+        """See whether a request, whose proof held, shows that somebody goes on from a copy of the member's state."""
         shown = conduct(request.counter, self.sightings.last(group.name, member, known).counter)
         if shown is not Conduct.STEADY:
-            self._feed.emit(
-                Event.CLONE_SUSPECTED, group.name, member, conduct=shown.value, request=type(request).__name__.lower()
-            )
+            await self.registration.suspect(group, member, shown, type(request).__name__.lower())
+
+    def _is_blocked(self, group: LiveGroup, member: str, nonce: bytes, known: MemberRecord | None) -> bool:
+        """Refuse the request of a member in quarantine; return whether it is."""
+        if known is None or known.blocked_until <= self._now():
+            return False
+        self.refused["quarantined"] += 1
+        self._feed.emit(Event.REQUEST_REFUSED, group.name, member, reason="quarantined")
+        self._refuse(group, member, nonce, RefusalReason.TRY_LATER)
+        return True
+
+    async def _flaps(self, group: LiveGroup, member: str, nonce: bytes, known: MemberRecord | None) -> bool:
+        """Count a request that is about to be granted; refuse it and return True if there are too many."""
+        if known is None or not await self.registration.flaps(group, known):
+            return False
+        self._refuse(group, member, nonce, RefusalReason.TRY_LATER)
+        return True
 
     async def _known(self, group: LiveGroup, member: str) -> MemberRecord | None:
         return await self._desk.call(self._store.member, group.name, member)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from brokerkm.admission.conduct import ConductPolicy, Watch
+from brokerkm.admission.conduct import ConductPolicy
+from brokerkm.service.watch import Watch
 
 
 def test_a_member_that_comes_and_goes() -> None:
