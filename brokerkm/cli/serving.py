@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import logging
+import os
 import shlex
 import signal
-import urllib.parse
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
 
+from brokerkm.cli.notification import notify
 from brokerkm.cli.options import check_url, login_options, server_state_option
 from brokerkm.cli.output import json_option, print_fields, print_json
+from brokerkm.telemetry.logs import Logs
 from brokerkm.transport import Role
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from brokerkm.service import AdminApi, GroupInfo, KeyServer
+    from brokerkm.cli.hosting import Hosted
+    from brokerkm.config import Configuration
+    from brokerkm.service import GroupInfo, KeyServer
     from brokerkm.transport import Options
 
-_FIRST_GROUP: Final = "fleet"
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -32,6 +35,7 @@ _FIRST_GROUP: Final = "fleet"
 Examples:
   brokerkm serve
   brokerkm serve --broker mqtts://broker.example --username brokerkm --password-file secret
+  brokerkm serve --config /etc/brokerkm/brokerkm.toml
   brokerkm serve --broker zmq+tcp://0.0.0.0:5560 --device-broker zmq+tcp://hub.example:5560
 """
 )
@@ -56,9 +60,7 @@ Examples:
 @login_options(Role.SERVER)
 @server_state_option
 @json_option
-@click.pass_context
 def serve(
-    context: click.Context,
     *,
     config: Path | None,
     options: Options,
@@ -74,7 +76,7 @@ def serve(
     """
     from brokerkm.config import load  # noqa: PLC0415 - not for --help
 
-    chosen = _chosen_options(context)
+    chosen = _chosen_options(click.get_current_context())
 
     def configure() -> Configuration:
         return _overridden(load(config, os.environ), chosen)
@@ -154,7 +156,7 @@ async def _until_stopped(server: KeyServer, stop: asyncio.Event) -> None:
 
 
 async def _announce(plan: _Plan, host: Hosted) -> None:
-    from brokerkm.cli.newborn import create_first  # noqa: PLC0415 - not for --help
+    from brokerkm.cli.first_group import create_first  # noqa: PLC0415 - not for --help
 
     admin = host.server.admin
     groups = await admin.list_groups()

@@ -7,6 +7,7 @@
 from brokerkm.config.difference import Difference, difference
 from brokerkm.config.example import example
 from brokerkm.config.reading import ConfigurationError, Problem, load
+from brokerkm.config.references import missing
 from brokerkm.config.secret import Secret
 from brokerkm.config.sections import Configuration
 
@@ -19,4 +20,5 @@ __all__ = [
     "difference",
     "example",
     "load",
+    "missing",
 ]

@@ -1,0 +1,189 @@
+"""Everything that `brokerkm serve` runs, put together by the configuration and taken apart in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import urllib.parse
+from typing import TYPE_CHECKING, NamedTuple
+
+from brokerkm.cli.reloading import Reloading, request_limits
+from brokerkm.cli.stores import open_store
+from brokerkm.config import address
+from brokerkm.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from brokerkm.api import TlsListener
+    from brokerkm.api.gate import Limits as ApiLimits
+    from brokerkm.config import Configuration
+    from brokerkm.config.sections import Api
+    from brokerkm.service import KeyServer
+    from brokerkm.service.leadership import Leadership
+    from brokerkm.store.sql import SqlStore
+    from brokerkm.telemetry.logs import Logs
+    from brokerkm.transport import Options, Transport
+
+
+class Hosted(NamedTuple):
+    """What runs.
+
+    Args:
+        url: of the broker, without a login.
+        metrics: where they are, or empty.
+    """
+
+    server: KeyServer
+    url: str
+    metrics: str
+    reloading: Reloading
+
+
+@contextlib.asynccontextmanager
+async def hosted(
+    configuration: Configuration, state: Path, options: Options, logs: Logs, load: Callable[[], Configuration]
+) -> AsyncGenerator[Hosted]:
+    """Run the key server with its broker, its API and its metrics.
+
+    Args:
+        options: of the connection to the broker.
+        load: reads the configuration again, at SIGHUP.
+    """
+    from brokerkm.api import ApiServer  # noqa: PLC0415 - not for --help
+    from brokerkm.service import KeyServer  # noqa: PLC0415
+    from brokerkm.service.local import CONTROL_SOCKET  # noqa: PLC0415
+
+    if options.password is not None:
+        logs.redaction.hide([options.password])
+    async with contextlib.AsyncExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(open_store(configuration, state)))
+        transport, url = await _broker(configuration, options, stack)
+        server = KeyServer(
+            store,
+            transport,
+            interval=configuration.defaults.interval,
+            max_pending=configuration.defaults.max_pending,
+            broker=configuration.broker.device_url or url,
+            leadership=_leadership(configuration, store),
+        )
+        if server.requests is not None:
+            server.requests.limit(request_limits(configuration.limits))
+        metrics = await _telemetry(configuration, server, stack)
+        await stack.enter_async_context(server)
+        api = ApiServer(server, state / CONTROL_SOCKET, tls=_tls(configuration.api), limits=_rates(configuration.api))
+        await stack.enter_async_context(api)
+        reloading = Reloading(configuration, load, server=server, transport=transport, logs=logs)
+        yield Hosted(server, url, metrics, reloading)
+
+
+def _leadership(configuration: Configuration, store: SqlStore) -> Leadership | None:
+    """Return how groups are shared with other servers, if the store is one that they can share."""
+    from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - not for --help
+
+    if not isinstance(store, PostgresStore):
+        return None
+    from brokerkm.service.leased import LeasedLeadership  # noqa: PLC0415 - it needs psycopg
+
+    return LeasedLeadership(store, configuration.cluster.lease, configuration.cluster.advertise)
+
+
+async def _broker(
+    configuration: Configuration, options: Options, stack: contextlib.AsyncExitStack
+) -> tuple[Transport, str]:
+    """Return the transport, not yet open, and the URL to show and to hand to devices."""
+    from brokerkm import transport  # noqa: PLC0415 - not for --help
+    from brokerkm.cli.embedded import EmbeddedBroker  # noqa: PLC0415
+
+    url = configuration.broker.url
+    if not url:
+        url = (await stack.enter_async_context(EmbeddedBroker(configuration.broker.port))).url
+    return transport.create(url, options), _without_login(url)
+
+
+async def _telemetry(configuration: Configuration, server: KeyServer, stack: contextlib.AsyncExitStack) -> str:
+    """Start what shows the server, before the server itself; return the URL of the metrics, or nothing."""
+    chosen = configuration.telemetry
+    if chosen.otel_endpoint:
+        from brokerkm.telemetry.tracing import Tracing  # noqa: PLC0415 - OpenTelemetry, for who wants it
+
+        stack.enter_context(Tracing(server.feed, chosen.otel_endpoint))
+    if not chosen.listen:
+        return ""
+    try:
+        from brokerkm.telemetry.gauges import Gauges  # noqa: PLC0415 - prometheus-client, for who wants it
+        from brokerkm.telemetry.metrics import CONTENT_TYPE, Metrics  # noqa: PLC0415
+    except ImportError as error:
+        message = f"metrics need more packages ({error.name}): pip install 'brokerkm[server]'"
+        raise UsageError(message) from error
+    from brokerkm.telemetry import health  # noqa: PLC0415
+    from brokerkm.telemetry.listener import Answer, Listener  # noqa: PLC0415
+
+    watch = health.LoopWatch()
+    metrics = Metrics(chosen.max_groups)
+    gauges = Gauges(server, metrics, watch)
+    server.desk.timed = metrics.timed
+    stack.callback(metrics.listen(server.feed))
+    task = asyncio.get_running_loop().create_task(watch.run(), name="watch of the event loop")
+    stack.callback(task.cancel)
+
+    async def text() -> Answer:
+        return Answer(await gauges.text(), CONTENT_TYPE)
+
+    async def alive() -> Answer:
+        return Answer.of_check(*health.alive(watch))
+
+    async def ready() -> Answer:
+        return Answer.of_check(*health.ready(server))
+
+    place = address.parse(chosen.listen)
+    paths = {"/metrics": text, "/healthz": alive, "/readyz": ready}
+    listener = await stack.enter_async_context(Listener(place, paths))
+    return f"http://{place._replace(port=listener.port)}/metrics"
+
+
+def _tls(api: Api) -> TlsListener | None:
+    from brokerkm.api import TlsListener  # noqa: PLC0415 - not for --help
+
+    if not api.listen or api.cert_file is None or api.key_file is None:
+        return None
+    host, port = address.parse(api.listen)
+    return TlsListener(host, port, api.cert_file, api.key_file, api.client_ca)
+
+
+def _rates(api: Api) -> ApiLimits | None:
+    try:
+        from brokerkm.api.gate import Limits  # noqa: PLC0415 - Litestar, for who serves only
+    except ImportError:
+        return None  # `ApiServer` says what is missing
+    return Limits(credential=(api.rate, api.burst), peer=(2 * api.rate, 2 * api.burst))
+
+
+def broker_options(configuration: Configuration, given: Options) -> Options:
+    """Return how to connect: as the command line says, and where it says nothing, as the configuration does."""
+    broker = configuration.broker
+    password = given.password
+    if password is None and broker.password is not None:
+        password = broker.password.read()
+
+    def path(here: str | None, there: Path | None) -> str | None:
+        return here if here is not None or there is None else str(there)
+
+    return dataclasses.replace(
+        given,
+        username=given.username or broker.username or None,
+        password=password,
+        ca_file=path(given.ca_file, broker.ca_file),
+        cert_file=path(given.cert_file, broker.cert_file),
+        key_file=path(given.key_file, broker.key_file),
+        keepalive=broker.keepalive,
+        timeout=broker.timeout,
+    )
+
+
+def _without_login(url: str) -> str:
+    """Return a URL to show and to hand to devices: the server's user name and password are its own."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

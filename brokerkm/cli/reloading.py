@@ -1,0 +1,86 @@
+"""SIGHUP: what can change in a running server changes, what cannot is named; a broken file changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.config import ConfigurationError, difference
+from brokerkm.errors import UsageError
+from brokerkm.service.limits import RequestLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from brokerkm.config import Configuration
+    from brokerkm.config.sections import Limits
+    from brokerkm.service import KeyServer
+    from brokerkm.telemetry.logs import Logs
+    from brokerkm.transport import Transport
+
+_log = logging.getLogger(__name__)
+
+
+def request_limits(limits: Limits) -> RequestLimits:
+    """Return the section as the server takes it."""
+    return RequestLimits(
+        member=(limits.member_rate, limits.member_burst),
+        total=(limits.total_rate, limits.total_burst),
+        spare=(limits.spare_rate, limits.spare_burst),
+        refusals=(limits.refusal_rate, limits.refusal_burst),
+    )
+
+
+class Reloading:
+    """Brings a running server to a new configuration.
+
+    Args:
+        configuration: the one that it runs with.
+        load: reads the configuration again; raises `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        load: Callable[[], Configuration],
+        *,
+        server: KeyServer,
+        transport: Transport,
+        logs: Logs,
+    ) -> None:
+        self._configuration = configuration
+        self._load: Final = load
+        self._server: Final = server
+        self._transport: Final = transport
+        self._logs: Final = logs
+
+    def reload(self) -> None:
+        """Read the configuration and apply what can be applied; says in the log what became of it."""
+        try:
+            new = self._load()
+            password = None if new.broker.password is None else new.broker.password.read()
+        except UsageError as error:
+            problems = error.problems if isinstance(error, ConfigurationError) else (error,)
+            _log.error("the configuration cannot be used; the old one stays: %s", "; ".join(map(str, problems)))
+            return
+        changes = difference(self._configuration, new)
+        waiting = list(changes.restart)
+        if password is not None and not self._renew(password):
+            waiting += [name for name in changes.live if name == "broker.password"]
+        self._logs.configure(new.telemetry.log_level, new.telemetry.log_format)
+        if self._server.requests is not None and changes.live:
+            self._server.requests.limit(request_limits(new.limits))
+        self._configuration = new
+        applied = [name for name in changes.live if name not in waiting]
+        _log.warning("the configuration was read again: %s", ", ".join(applied) or "nothing changes")
+        if waiting:
+            _log.warning("restart the server to change %s", ", ".join(waiting))
+
+    def _renew(self, password: str) -> bool:
+        """Use `password` from the next connection on; return whether the adapter can do that."""
+        self._logs.redaction.hide([password])
+        renew: Callable[[str], None] | None = getattr(self._transport, "renew_password", None)
+        if renew is None:
+            return False
+        renew(password)
+        return True
