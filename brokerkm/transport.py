@@ -132,6 +132,11 @@ class Transport(Protocol):
         """Bytes of the largest payload that `publish` takes; known once open."""
         ...
 
+    @property
+    def supports_shared(self) -> bool:
+        """Whether a filter ``$share/NAME/FILTER`` shares what matches FILTER among all who subscribe it; once open."""
+        ...
+
     async def open(self) -> None:
         """Connect; raises `TransportError` if the first attempt fails. Reconnects by itself later."""
 

@@ -42,6 +42,11 @@ class MemoryTransport:
         """Bytes of the largest payload that `publish` takes."""
         return self._options.max_payload
 
+    @property
+    def supports_shared(self) -> bool:
+        """No: every subscriber gets everything."""
+        return False
+
     async def open(self) -> None:
         """Join the broker; can be done once."""
         if self._subscriber is not None:

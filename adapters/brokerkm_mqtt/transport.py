@@ -67,6 +67,11 @@ class MqttTransport:
         return limit if self._link is None else min(limit, self._link.max_payload)
 
     @property
+    def supports_shared(self) -> bool:
+        """Whether ``$share/NAME/FILTER`` can be subscribed: MQTT 5 has it."""
+        return self.version == "5"
+
+    @property
     def version(self) -> str:
         """The version of MQTT that is spoken, ``5`` or ``3.1.1``; empty while disconnected."""
         link = self._link

@@ -63,6 +63,11 @@ class ZmqTransport:
             raise UsageError(message)
         self._end.hub.set_members(members)
 
+    @property
+    def supports_shared(self) -> bool:
+        """No: every subscriber gets everything."""
+        return False
+
     async def open(self) -> None:
         """Bind or connect; raises `TransportError` if that fails."""
         if self._end is not None or self._closed:

@@ -75,9 +75,10 @@ class FencedStore:
             raise
 
     def touch(self, group: str, sightings: Iterable[Sighting]) -> None:
-        """Note signs of life."""
-        self._tenure(group)
-        self._store.touch(group, sightings)
+        """Note signs of life; in a group that is led elsewhere by now they are not this server's to note."""
+        if group in self._tenures:
+            self._tenure(group)
+            self._store.touch(group, sightings)
 
     def _tenure(self, group: str) -> Tenure:
         tenure = self._tenures.get(group)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from brokerkm.service.feed import Feed, Kind
 from brokerkm.transport import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
@@ -28,23 +29,36 @@ _log = logging.getLogger(__name__)
 
 CHUNK: Final = 256  # messages that are read, published and marked at a time
 MAX_ANSWERS: Final = 10_000  # answers that wait; beyond it members have to ask again
+_ALL: Final = 1 << 63  # more than any sequence
 _FIRST_PAUSE: Final = 0.2  # seconds
 _LONGEST_PAUSE: Final = 30.0  # seconds
 
 
 class Publisher:
-    """Publishes what the store holds for the groups that it is woken for, and answers, as long as `run` runs."""
+    """Publishes what the store holds for the groups that it is woken for, and answers, as long as `run` runs.
 
-    def __init__(self, transport: Transport, store: Store, desk: StoreDesk, feed: Feed | None = None) -> None:
+    Args:
+        remaining: for how many seconds this server may publish on a topic; not positive if it may not.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: Store,
+        desk: StoreDesk,
+        feed: Feed | None = None,
+        remaining: Callable[[str], float] = lambda _: math.inf,
+    ) -> None:
         self._transport: Final = transport
         self._store: Final = store
         self._desk: Final = desk
         self._feed: Final = feed or Feed()
+        self._remaining: Final = remaining
         self._answers: dict[tuple[str, bool], Outgoing] = {}
         self._under_way: dict[tuple[str, bool], Outgoing] = {}  # answers that the broker is about to get
         self._lost: set[str] = set()
         self._dirty: set[str] = set()  # groups whose outbox may hold something
-        self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._waiters: dict[str, list[tuple[int, asyncio.Future[bool]]]] = {}
         self._wake: Final = asyncio.Event()
         self._stopping = False
         self._soiled = True
@@ -77,14 +91,28 @@ class Publisher:
 
     async def published(self, group: str, sequence: int, patience: float) -> bool:
         """Return whether all messages up to `sequence` are published within `patience` seconds."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(group, []).append((sequence, future))
         self.wake(group)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await future
-            return True
+                return await future
         return False
+
+    async def drained(self, group: str, patience: float) -> bool:
+        """Return whether nothing is left to publish for a group within `patience` seconds."""
+        return await self.published(group, _ALL, patience)
+
+    def forget(self, group: str, root: str) -> None:
+        """Publish nothing more for a group, whose topics are below `root`."""
+        self._dirty.discard(group)
+        self._lost.discard(group)
+        for answers in (self._answers, self._under_way):
+            for key in [key for key in answers if key[0].startswith(f"{root}/")]:
+                del answers[key]
+        for _, future in self._waiters.pop(group, []):
+            if not future.done():
+                future.set_result(False)
 
     async def run(self) -> None:
         """Publish until `stop`; a broker or store that fails is tried again after a growing pause."""
@@ -133,9 +161,9 @@ class Publisher:
 
     async def _publish_answers(self) -> bool:
         self._under_way = {key: self._answers.pop(key) for key in list(self._answers)[:CHUNK]}
-        answers = list(self._under_way.values())
+        answers = [one for one in self._under_way.values() if self._remaining(one.topic) > 0]
         try:
-            await self._publish(answers)
+            await self._publish(answers, min((self._remaining(one.topic) for one in answers), default=math.inf))
         except BaseException:
             self._answers = self._under_way | self._answers
             raise
@@ -149,10 +177,11 @@ class Publisher:
             self._feed.emit(Kind.RETAINED_LOST, group, messages=count)
         chunk = await self._desk.call(self._store.unpublished, group, CHUNK)
         self._tell(group, chunk[0].sequence if chunk else None)
-        if not chunk:
+        if not chunk or (remaining := self._remaining(chunk[0].topic)) <= 0:
             return False
         began = asyncio.get_running_loop().time()
-        await self._publish([Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk])
+        messages = [Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk]
+        await self._publish(messages, remaining)
         seconds = asyncio.get_running_loop().time() - began
         self._feed.emit(Kind.PUBLISHED, group, sequence=chunk[-1].sequence, messages=len(chunk), seconds=seconds)
         await self._desk.call(self._store.mark_published, group, chunk[-1].sequence)
@@ -166,17 +195,23 @@ class Publisher:
             if future.done():
                 continue
             if first is None or sequence < first:
-                future.set_result(None)
+                future.set_result(True)
             else:
                 self._waiters.setdefault(group, []).append((sequence, future))
 
-    async def _publish(self, messages: Sequence[Outgoing]) -> None:
+    async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
+        """Publish within so many seconds, after which another server may publish on these topics."""
         try:
-            if messages:
-                await self._transport.publish_batch(messages)
-        except UsageError:
-            for message in messages:
-                await self._publish_if_possible(message)
+            async with asyncio.timeout(seconds if seconds < math.inf else None):
+                try:
+                    if messages:
+                        await self._transport.publish_batch(messages)
+                except UsageError:
+                    for message in messages:
+                        await self._publish_if_possible(message)
+        except TimeoutError:
+            message = "the lease ended before the broker had accepted all"
+            raise TransportError(message) from None
 
     async def _publish_if_possible(self, message: Outgoing) -> None:
         try:

@@ -39,6 +39,7 @@ class Schedule:
         self._beacons: Final = beacons
         self._stored: Final = stored
         self._stopping = False
+        self._last_commit = True
         self._commit_due: float | None = None
         self._beacon_due = 0.0
         self._pause = 0.0  # after a failure
@@ -60,12 +61,18 @@ class Schedule:
                 self._commit_due = now + self._interval
             if now >= self._blocked_until and (self._is_commit_due(now) or self._is_beacon_due(now)):
                 await self._step()
-        if self._group.changes:
+        if self._group.changes and self._last_commit:
             await self._step()
 
-    def stop(self) -> None:
-        """Commit what waits, once, and let `run` end."""
+    def stop(self, *, commit: bool = True) -> None:
+        """Commit what waits, once, if that is wanted, and let `run` end."""
         self._stopping = True
+        self._last_commit = commit
+        self._group.changed.set()
+
+    def hurry(self) -> None:
+        """Try at once what has failed."""
+        self._pause = self._blocked_until = 0.0
         self._group.changed.set()
 
     def _next(self) -> float | None:

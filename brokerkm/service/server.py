@@ -1,4 +1,4 @@
-"""The key server: loads the groups of a store and serves them at a broker.
+"""The key server: loads the groups of a store that it leads, and serves them at a broker.
 
 Nothing is published that is not stored. A server whose store is behind what the broker shows does not
 start (`brokerkm.service.retained`). Cancelling any call at any time leaves the store whole; `stop` ends it gracefully.
@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.core.group import Group
-from brokerkm.core.names import BeaconTopic, RequestTopic
-from brokerkm.errors import BrokerkmError, RefusedError, StoreError, TransportError, UsageError
+from brokerkm.core.names import BeaconTopic, RequestTopic, Topics
+from brokerkm.errors import BrokerkmError, LeaseLostError, RefusedError, StoreError, TransportError, UsageError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.feed import Feed, Kind
+from brokerkm.service.leadership import SoleLeadership
 from brokerkm.service.live import LiveGroup, Rejection, load_group
 from brokerkm.service.publisher import Publisher
 from brokerkm.service.requests import Requests
 from brokerkm.service.retained import RetainedBeacons
+from brokerkm.service.routes import Routes
 from brokerkm.service.schedule import Schedule
+from brokerkm.service.served import Served
 from brokerkm.store.records import AuditEntry, Change, OutboxMessage
+from brokerkm.store.seats import StoredSeats
 from brokerkm.transport import Connected, Delivery, Disconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
     from types import TracebackType
 
     from brokerkm.core.crypto import Random
+    from brokerkm.service.fencing import Tenure
+    from brokerkm.service.leadership import Leadership
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import GroupRecord
     from brokerkm.transport import Transport
@@ -41,7 +48,7 @@ DRAIN_TIME: Final = 5.0  # seconds that `stop` gives the broker to take what is 
 
 
 class KeyServer:
-    """Serves all groups of `store`.
+    """Serves the groups of `store`: all of them, or those that its leadership says.
 
     Args:
         store: its caller closes it, after `stop`.
@@ -53,11 +60,14 @@ class KeyServer:
         max_pending: how many changes wait at most.
         retained_wait: seconds in which the broker delivers a retained message that it has.
         broker: URL for the descriptors that `invite` makes.
+        leadership: which groups to lead; all of them if none is given.
 
     Attributes:
         admin: how to change and look at the groups, once started.
         feed: what happens.
         connected: whether the broker is reached now.
+        groups: those that this server leads, by name.
+        leadership: knows the other servers, if there are any.
     """
 
     def __init__(
@@ -71,8 +81,10 @@ class KeyServer:
         max_pending: int = 1024,
         retained_wait: float = 1.0,
         broker: str | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
-        self.store: Final = store
+        self.leadership: Final = leadership or SoleLeadership()
+        self.store: Final = self.leadership.guard(store)
         self.clock: Final = clock
         self.random: Final = random
         self.broker: Final = broker
@@ -84,18 +96,19 @@ class KeyServer:
         self._interval: Final = interval
         self._max_pending: Final = max_pending
         self._transport: Final = transport
-        self._by_root: Final[dict[str, LiveGroup]] = {}
-        self._unsubscribed: Final[set[str]] = set()  # groups whose requests are not subscribed yet
-        self._schedules: Final[list[Schedule]] = []
+        self._routes: Final = Routes(transport, sharing=leadership is not None)
+        self._served: Final[dict[str, Served]] = {}
+        self._tenures: Final[dict[str, Tenure]] = {}
         self._tasks: Final[dict[str, asyncio.Task[None]]] = {}
         self._failure: asyncio.Future[None] | None = None
         self._reconnected: Final = asyncio.Event()
+        self._started = False
         self._stopping = False
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
-            self.publisher = Publisher(transport, store, self.desk, self.feed)
-            self.requests = Requests(store, self.desk, self.publisher, clock, self.feed)
+            self.publisher = Publisher(transport, self.store, self.desk, self.feed, self._remaining)
+            self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed)
             self._retained = RetainedBeacons(transport, retained_wait)
 
     async def __aenter__(self) -> Self:
@@ -116,12 +129,10 @@ class KeyServer:
         """
         self._failure = asyncio.get_running_loop().create_future()
         try:
-            for record in await self.desk.call(self.store.groups):
-                self._add(record, await self.desk.call(load_group, self.store, record))
             if self._transport is not None:
                 await self._connect(self._transport)
-            for group in self.groups.values():
-                self._begin(group)
+            await self.leadership.start(self)
+            self._started = True
         except BaseException:
             await self.stop()
             raise
@@ -129,9 +140,8 @@ class KeyServer:
     async def stop(self) -> None:
         """Commit what waits, publish what the broker takes within seconds, and disconnect; may be called twice."""
         self._stopping = True
-        for schedule in self._schedules:
-            schedule.stop()
-        await self._ended([name for name in self._tasks if name.startswith("schedule ")], None)
+        self.leadership.retire()
+        await asyncio.gather(*(served.end(commit=True, patience=None) for served in self._served.values()))
         if self.publisher is not None:
             self.publisher.stop()
             await self._ended(["publisher"], DRAIN_TIME)
@@ -141,7 +151,8 @@ class KeyServer:
         if self._transport is not None:
             await self._transport.close()
         if self.requests is not None:
-            await self.requests.sightings.flush()
+            await self.requests.stop()
+        await self.leadership.stop()
         await self.desk.close()
         if self._failure is not None and not self._failure.done():
             self._failure.set_result(None)
@@ -167,33 +178,106 @@ class KeyServer:
             suite=record.suite,
             policy=record.policy,
             beacon_interval=record.beacon_interval,
+            directory=StoredSeats(self.store, record.name, 0),
         )
         live = self._make(record, group)  # checks the names
-        self._check_apart(live)
+        self._routes.check_apart(record.name, live.topics)
         now = self.clock()
         beacon = OutboxMessage(live.topics.beacon, group.beacon(now))
         audit = AuditEntry(int(now * 1000), actor, "create", record.name)
         change = Change(time=group.time, messages=[beacon], audit=[audit])
         await self.desk.call(self.store.create_group, record, change)
-        self._add_live(live)
-        self._begin(live)
-        if self._transport is not None:
-            try:
-                await self._subscribe(self._transport)
-            except TransportError as error:
-                _log.warning("group %s: requests are not subscribed yet: %s", record.name, error)
+        tenure = await self.leadership.claim(record.name)
+        if tenure is not None:  # otherwise another server has been faster
+            self._routes.add(live.name, live.topics, led=True)
+            self._begin(live, tenure)
+            await self._settle([live.name])
         return live
 
-    def _check_apart(self, new: LiveGroup) -> None:
-        """Raise `UsageError` if the topics of `new` would lie among those of another group."""
-        mine = f"{new.topics.root}/"
-        for other in self.groups.values():
-            theirs = f"{other.topics.root}/"
-            if other.name != new.name and (mine.startswith(theirs) or theirs.startswith(mine)):
-                message = (
-                    f"the topics below {mine} would get mixed up with those of group {other.name}: take another prefix"
-                )
-                raise UsageError(message)
+    # What its leadership asks for.
+
+    async def stored(self) -> list[str]:
+        """Return the names of all groups that the store has."""
+        return [record.name for record in await self.desk.call(self.store.groups)]
+
+    async def lead(self, tenures: Mapping[str, Tenure]) -> None:
+        """Load these groups and serve them.
+
+        Raises:
+            StoreError: one of them cannot be loaded, or the store is behind what the broker shows; none is served.
+            TransportError: at the start only, the broker does not do what is needed.
+        """
+        lives = [await self._load(name) for name in tenures]
+        for live in lives:
+            self.groups[live.name] = live
+            self._tenures[live.name] = tenures[live.name]
+            self._routes.add(live.name, live.topics, led=True)
+        try:
+            await self._check_retained(lives)
+            await self._settle(tenures)
+        except BaseException:
+            for live in lives:
+                self._forget(live.name)
+            raise
+        for live in lives:
+            self._begin(live, tenures[live.name])
+            self.feed.emit(Kind.LEAD, live.name, fence=tenures[live.name].fence or 0)
+
+    async def yield_(self, group: str, *, gracefully: bool) -> None:
+        """Stop serving a group and forget its keys; gracefully, commit and publish first what waits."""
+        served = self._served.get(group)
+        if served is None:
+            return
+        await served.end(commit=gracefully, patience=DRAIN_TIME)
+        if gracefully and self.publisher is not None:
+            await self.publisher.drained(group, DRAIN_TIME)
+        message = f"group {group} is led by another server now: try again"
+        served.live.changes.refuse(LeaseLostError(message))
+        self._forget(group)
+        await self.desk.call(served.wipe)  # after what the store's thread may still be doing with the keys
+        await self._settle([group])
+        self.feed.emit(Kind.YIELD, group)
+
+    async def reload(self, group: str, tenure: Tenure) -> None:
+        """Load a group again that the store may be ahead of, with the changes that wait."""
+        served = self._served.get(group)
+        if served is None:
+            return
+        await served.end(commit=False, patience=DRAIN_TIME)
+        live = await self._load(group)
+        live.changes = served.live.changes
+        live.urgent = served.live.urgent
+        self.groups[group] = live
+        self._begin(live, tenure)
+        live.changed.set()
+        await self.desk.call(served.wipe)
+
+    async def know(self, groups: Collection[str]) -> None:
+        """Take requests for these groups, whoever leads them, as far as the broker shares them out."""
+        known = self._routes.known()
+        for name in known.keys() - set(groups) - self.groups.keys():
+            self._routes.remove(name)
+        for name in set(groups) - known.keys():
+            record = await self.desk.call(self.store.group, name)
+            if record is not None and name not in self.groups:
+                self._routes.add(name, Topics(name, record.prefix), led=False)
+        if self._routes.known().keys() != known.keys():
+            await self._settle(None)
+
+    async def take(self, group: str, member: str, payload: bytes) -> None:
+        """Handle a request that another server has read; raises `StoreError`."""
+        live = self.groups.get(group)
+        if live is not None and self.requests is not None:
+            await self.requests.handle(live, member, payload)
+
+    def hurry(self, groups: Iterable[str]) -> None:
+        """Try at once what had to wait because a lease had run out."""
+        for name in groups:
+            if name in self._served:
+                self._served[name].schedule.hurry()
+            self._stored(name)
+
+    # Groups.
 
     def _make(self, record: GroupRecord, group: Group) -> LiveGroup:
         return LiveGroup(
@@ -207,26 +291,45 @@ class KeyServer:
             feed=self.feed,
         )
 
-    def _add(self, record: GroupRecord, group: Group) -> None:
-        self._add_live(self._make(record, group))
+    async def _load(self, name: str) -> LiveGroup:
+        record = await self.desk.call(self.store.group, name)
+        if record is None:
+            message = f"group {name} is not in the store any more"
+            raise StoreError(message)
+        return self._make(record, await self.desk.call(load_group, self.store, record))
 
-    def _add_live(self, live: LiveGroup) -> None:
+    def _begin(self, live: LiveGroup, tenure: Tenure) -> None:
+        """Let a group commit and publish; requests reach it already."""
         self.groups[live.name] = live
-        self._by_root[live.topics.root] = live
-        self._unsubscribed.add(live.name)
-
-    def _begin(self, group: LiveGroup) -> None:
-        settings = group.record.settings
+        self._tenures[live.name] = tenure
+        settings = live.record.settings
         schedule = Schedule(
-            group,
+            live,
             interval=self._interval if settings.interval is None else settings.interval,
             max_pending=self._max_pending if settings.max_pending is None else settings.max_pending,
             beacons=self._transport is not None,
-            stored=lambda: self._stored(group.name),
+            stored=lambda: self._stored(live.name),
         )
-        self._schedules.append(schedule)
-        self._spawn(f"schedule {group.name}", schedule.run())
-        self._stored(group.name)  # what an earlier server left
+        task = self._spawn(f"schedule {live.name}", schedule.run())
+        self._served[live.name] = Served(live, schedule, task)
+        self._stored(live.name)  # what an earlier server left
+
+    def _forget(self, group: str) -> None:
+        live = self.groups.pop(group)
+        self._tenures.pop(group, None)
+        self._served.pop(group, None)
+        self._tasks.pop(f"schedule {group}", None)
+        self._routes.add(group, live.topics, led=False)
+        if self.publisher is not None:
+            self.publisher.forget(group, live.topics.root)
+
+    def _remaining(self, topic: str) -> float:
+        """Return for how many seconds this server may publish on a topic."""
+        route = self._routes.find(topic)
+        if route is None:  # of no group: nobody else publishes there
+            return math.inf
+        tenure = self._tenures.get(route.group)
+        return tenure.remaining() if tenure is not None else -math.inf
 
     def _stored(self, group: str) -> None:
         if self.publisher is not None:
@@ -236,9 +339,10 @@ class KeyServer:
         if self.requests is not None:
             self.requests.rejected(group, rejection)
 
-    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._watched(work), name=f"key server {name}")
         self._tasks[name] = task
+        return task
 
     async def _watched(self, work: Coroutine[None, None, None]) -> None:
         """Do `work`; what nobody expected ends the server rather than a part of it."""
@@ -259,39 +363,45 @@ class KeyServer:
         await transport.open()
         self.connected = True
         self._spawn("consumer", self._consume(transport))
-        await self._check_retained()
-        await self._subscribe(transport)
-        self._spawn("reconnection", self._resume(transport))
+        self._spawn("reconnection", self._resume())
         if self.publisher is not None:
             self._spawn("publisher", self.publisher.run())
         if self.requests is not None:
             self._spawn("sightings", self.requests.sightings.run())
 
-    async def _check_retained(self) -> None:
+    async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
         """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""
-        if self.publisher is not None:
-            for group in await self._retained.forgotten(self.groups.values()):
+        if self.publisher is None or not (self.connected and groups):
+            return
+        try:
+            for group in await self._retained.forgotten(groups):
                 self.publisher.publish_again(group.name)
+        except TransportError as error:
+            if not self._started:
+                raise
+            _log.warning("what the broker retained could not be seen: %s", error)
+            return
+        for group in groups:
+            self._routes.note(group.name, [group.topics.beacon])
 
-    async def _subscribe(self, transport: Transport) -> None:
-        names = list(self._unsubscribed)
-        topics = [self.groups[name].topics for name in names]
-        if names:
-            await transport.subscribe([one for topic in topics for one in (topic.requests, topic.beacon)])
-            self._unsubscribed.difference_update(names)
+    async def _settle(self, groups: Iterable[str] | None) -> None:
+        """Subscribe what has changed; once started, what the broker does not grant now is asked for again later."""
+        try:
+            await self._routes.settle(groups)
+        except TransportError as error:
+            if not self._started:
+                raise
+            _log.warning("requests are not subscribed yet: %s", error)
 
-    async def _resume(self, transport: Transport) -> None:
+    async def _resume(self) -> None:
         """After each reconnection, see what the broker still has."""
         while True:
             await self._reconnected.wait()
             self._reconnected.clear()
             if self.publisher is not None:
                 self.publisher.wake()
-            try:
-                await self._subscribe(transport)
-                await self._check_retained()
-            except TransportError as error:
-                _log.warning("after the reconnection: %s", error)  # there will be another one
+            await self._settle(None)
+            await self._check_retained(list(self.groups.values()))
 
     async def _consume(self, transport: Transport) -> None:
         async for item in transport.incoming():
@@ -314,25 +424,31 @@ class KeyServer:
             raise TransportError(message)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        for parts in (1, 2):  # ROOT/b and ROOT/r/MEMBER
-            group = self._by_root.get(delivery.topic.rsplit("/", parts)[0])
-            if group is not None:
-                break
-        else:
+        route = self._routes.find(delivery.topic)
+        if route is None:
             return
         try:
-            name = group.topics.parse(delivery.topic)
+            name = route.topics.parse(delivery.topic)
         except RefusedError as error:  # anybody may invent topics
-            _log.debug("group %s: %s", group.name, error)
+            _log.debug("group %s: %s", route.group, error)
             return
+        group = self.groups.get(route.group)
         match name:
-            case BeaconTopic():
+            case BeaconTopic() if group is not None and self._tenures[group.name].remaining() > 0:
                 self._retained.heard(group, delivery.payload, retained=delivery.retained)
             case RequestTopic(member) if self.requests is not None and not delivery.retained:
-                try:
-                    await self.requests.handle(group, member, delivery.payload)
-                except StoreError as error:
-                    _log.warning("group %s: a request could not be handled: %s", group.name, error)
-                    self.feed.emit(Kind.STORE_FAILED, group.name, reason=str(error))
+                await self._request(self.requests, route.group, member, delivery.payload)
             case _:
                 pass
+
+    async def _request(self, requests: Requests, name: str, member: str, payload: bytes) -> None:
+        group = self.groups.get(name)
+        if group is None or self._tenures[name].remaining() <= 0:
+            if requests.may_forward(name, member, payload):
+                self.leadership.forward(name, member, payload)
+            return
+        try:
+            await requests.handle(group, member, payload)
+        except StoreError as error:
+            _log.warning("group %s: a request could not be handled: %s", name, error)
+            self.feed.emit(Kind.STORE_FAILED, name, reason=str(error))
