@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from brokerkm.bench import table
+from brokerkm.bench.server import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,9 @@ _BATCH_SHARE: Final = 100  # one in so many is evicted at once
 @click.group()
 def bench() -> None:
     """Measure brokerkm, each figure beside its floor or a rival measured in the same run."""
+
+
+bench.add_command(server)
 
 
 @bench.command(epilog="Example: brokerkm bench core --case evict --members 1000000")
