@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from brokerkm.admission.certificates import DeviceCertificates, Verified
 from brokerkm.admission.hook import Hook
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from brokerkm.admission.rules import Action
     from brokerkm.core.request import Join
     from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.live import LiveGroup
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import MemberRecord
 
@@ -114,35 +116,35 @@ class Gate:
 
 
 class Gates:
-    """The gates of all groups, opened when they are first needed."""
+    """The gates of the groups in service, opened when they are first needed.
+
+    A group that comes back from another server is another `LiveGroup`, so its policy is read again.
+    """
 
     def __init__(self, store: Store, desk: StoreDesk, clock: Callable[[], float]) -> None:
         self._store: Final = store
         self._desk: Final = desk
         self._clock: Final = clock
-        self._open: Final[dict[str, Gate]] = {}
+        self._open: Final[WeakKeyDictionary[LiveGroup, Gate]] = WeakKeyDictionary()
 
-    async def of(self, group: str) -> Gate:
+    async def of(self, group: LiveGroup) -> Gate:
         """Return the gate of a group.
 
         Raises:
-            StoreError: its policy cannot be read, or not be used; then nobody is let in.
+            StoreError: its policy cannot be read.
+            UsageError: its policy cannot be put to use; then nobody is let in.
         """
         found = self._open.get(group)
         if found is None:
-            document = await self._desk.call(self._store.document, group, KIND, NAME)
+            document = await self._desk.call(self._store.document, group.name, KIND, NAME)
             policy = AdmissionPolicy() if document is None else AdmissionPolicy.from_json(document.body)
             found = self._open.setdefault(group, await self.make(group, policy))
         return found
 
-    async def make(self, group: str, policy: AdmissionPolicy) -> Gate:
+    async def make(self, group: LiveGroup, policy: AdmissionPolicy) -> Gate:
         """Return a gate that is not used yet; raises `UsageError` if the policy's files cannot be used."""
-        return await asyncio.to_thread(Gate, group, policy, self._store, self._desk, self._clock)
+        return await asyncio.to_thread(Gate, group.name, policy, self._store, self._desk, self._clock)
 
-    def replace(self, group: str, gate: Gate) -> None:
+    def replace(self, group: LiveGroup, gate: Gate) -> None:
         """Use another gate for a group from now on."""
         self._open[group] = gate
-
-    def forget(self, group: str) -> None:
-        """Read the group's policy again before the next Join."""
-        self._open.pop(group, None)

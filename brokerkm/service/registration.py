@@ -73,7 +73,7 @@ class Registration:
     async def gate(self, group: LiveGroup) -> Gate:
         """Return the group's gate; raises `StoreError` if its policy cannot be put to use."""
         try:
-            return await self.gates.of(group.name)
+            return await self.gates.of(group)
         except UsageError as error:
             message = f"the admission policy of group {group.name} cannot be used: {error}"
             raise StoreError(message) from error

@@ -105,6 +105,11 @@ class Requests:
         self._feed.emit(Event.REQUEST_REFUSED, group, reason="rate")
         return False
 
+    async def stop(self) -> None:
+        """Give up what hooks have not answered, and write down who was seen."""
+        await self.registration.stop()
+        await self.sightings.flush()
+
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
 
