@@ -9,8 +9,8 @@ import urllib.parse
 from typing import TYPE_CHECKING, NamedTuple
 
 from brokerkm.cli.reloading import Reloading, request_limits
-from brokerkm.cli.stores import open_store
 from brokerkm.config import address
+from brokerkm.config.stores import open_store
 from brokerkm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ async def hosted(
         load: reads the configuration again, at SIGHUP.
     """
     from brokerkm.api import ApiServer  # noqa: PLC0415 - not for --help
+    from brokerkm.automation import Automation  # noqa: PLC0415
     from brokerkm.service import KeyServer  # noqa: PLC0415
     from brokerkm.service.local import CONTROL_SOCKET  # noqa: PLC0415
 

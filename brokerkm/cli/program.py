@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "sub": Lazy("brokerkm.cli.subscribing:sub", "Print the messages of members."),
     "inspect": Lazy("brokerkm.cli.inspection:inspect", "Show what is in a captured message."),
     "bench": Lazy("brokerkm.bench.command:bench", "Measure the core beside its floors and rivals."),
+    "config": Lazy("brokerkm.cli.configuration:config", "Print an example of the configuration, check a file."),
+    "doctor": Lazy("brokerkm.cli.diagnosis:doctor", "Look for what is wrong, and say what to do."),
     "completion": Lazy("brokerkm.cli.completion:completion", "Print a shell's completion script."),
 }
 
