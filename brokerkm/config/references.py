@@ -21,7 +21,7 @@ def missing(configuration: Configuration) -> Iterator[Problem]:
     """Yield the secrets and files that the configuration names and this user cannot read."""
     for section in SECTIONS:
         values = getattr(configuration, section)
-        for name, _, _ in keys(type(values)):
+        for name, _, _ in keys(SECTIONS[section]):
             value = getattr(values, name)
             if isinstance(value, Secret):
                 wrong = value.missing()

@@ -125,7 +125,8 @@ class Feed:
         """
         if not self._listeners and not self._followers:
             return
-        for name, value in details.items():
+        given: Mapping[str, object] = details
+        for name, value in given.items():
             if not isinstance(value, str | int | float):
                 message = f"detail {name} of {kind}: {type(value).__name__} is neither text nor number"
                 raise TypeError(message)
