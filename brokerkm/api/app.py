@@ -13,11 +13,20 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import ASGIApp
 
-from brokerkm.api import document, problems, routes_groups, routes_members, routes_server, routes_tokens
+from brokerkm.api import (
+    document,
+    problems,
+    routes_groups,
+    routes_members,
+    routes_rules,
+    routes_server,
+    routes_tokens,
+)
 from brokerkm.api.gate import MAX_BODY, Gate, Limits
 from brokerkm.api.idempotency import SECRET, Idempotency
 from brokerkm.api.principal import STATE, Principal
 from brokerkm.api.problems import ProblemError
+from brokerkm.automation import Automation, RuleBook, webhook
 from brokerkm.service.admin import Admin
 from brokerkm.service.credentials import Role
 from brokerkm.service.server import KeyServer
@@ -29,6 +38,7 @@ _ROUTES: Final[list[HTTPRouteHandler]] = [
     *routes_members.ROUTES,
     *routes_tokens.ROUTES,
     *routes_server.ROUTES,
+    *routes_rules.ROUTES,
 ]
 
 
@@ -44,22 +54,34 @@ def make_app(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     roles: dict[str, Role] | None = None,
     stopping: asyncio.Event | None = None,
+    automation: Automation | None = None,
 ) -> ASGIApp:
     """Return the API of a started server.
 
     Args:
         roles: of client certificates, by common name.
         stopping: set when streams have to end.
+        automation: what runs the server's rules, if they are run.
     """
+    automation = automation or Automation(server)
     inner = Litestar(
         [Router(VERSION, route_handlers=_ROUTES), show_document],
-        dependencies={"admin": Provide(_acting, sync_to_thread=False)},
+        dependencies={
+            "admin": Provide(_acting, sync_to_thread=False),
+            "book": Provide(_acting_book, sync_to_thread=False),
+        },
         guards=[_check_role, _check_query],
         exception_handlers={Exception: problems.handle},
         openapi_config=document.CONFIG,
         request_max_body_size=MAX_BODY,
         logging_config=None,
-        state=State({"admin": server.admin, "stopping": stopping or asyncio.Event()}),
+        state=State(
+            {
+                "admin": server.admin,
+                "book": RuleBook(server, automation),
+                "stopping": stopping or asyncio.Event(),
+            }
+        ),
     )
     handlers = {str(handler.operation_id): handler for handler in _ROUTES}
     whole = document.complete(inner.openapi_schema.to_schema(), handlers)
@@ -69,13 +91,20 @@ def make_app(
         for item in whole["paths"].values()
         for operation in item.values()
     }
-    return Gate(Idempotency(inner, server), server, limits, roles or {})
+    hooks = Litestar([webhook.router(webhook.Hooks(server, automation))], openapi_config=None, logging_config=None)
+    return Gate(Idempotency(inner, server), server, limits, roles or {}, {f"{VERSION}/hooks/": hooks})
 
 
 def _acting(request: Request[Any, Any, Any]) -> Admin:
     """Return the administration in the name of whoever asks."""
     admin: Admin = request.app.state.admin
     return admin.acting(_principal(request).actor)
+
+
+def _acting_book(request: Request[Any, Any, Any]) -> RuleBook:
+    """Return the rules in the hands of whoever asks."""
+    book: RuleBook = request.app.state.book
+    return book.acting(_principal(request).actor)
 
 
 def _principal(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:

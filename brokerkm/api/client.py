@@ -63,6 +63,10 @@ class RemoteAdmin:
         """Hang up."""
         await self._exchange.close()
 
+    async def ask(self, method: str, path: str, body: object = None, **query: object) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer to a request of what is no part of `AdminApi`; see `Exchange.ask`."""
+        return await self._exchange.ask(method, path, body, **query)
+
     async def create_group(
         self,
         group: str,

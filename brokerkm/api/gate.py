@@ -47,12 +47,14 @@ class Gate:
 
     Args:
         roles: role of each client certificate, by its subject's common name.
+        unlocked: applications that authenticate by themselves, by what their paths begin with.
     """
 
     app: ASGIApp
     server: KeyServer
     limits: Limits = Limits()
     roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
+    unlocked: Mapping[str, ASGIApp] = field(default_factory=dict[str, ASGIApp])
     _peers: RateLimit = field(init=False)
     _credentials: RateLimit = field(init=False)
 
@@ -66,6 +68,11 @@ class Gate:
             return
         try:
             state: dict[str, Any] = scope["state"]
+            for start, app in self.unlocked.items():
+                if scope["path"].startswith(start):
+                    self._count(self._peers, state[PEER].name)
+                    await app(scope, receive, send)
+                    return
             principal = await self._authenticate(scope, state[PEER])
             self._count(self._credentials, f"{principal.name}/{principal.secret_digest}")
             state[STATE] = principal

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from brokerkm.api.gate import Limits
+    from brokerkm.automation import Automation
     from brokerkm.service.credentials import Role
     from brokerkm.service.server import KeyServer
 
@@ -69,6 +70,7 @@ class ApiServer:
 
     Args:
         path: of the Unix socket; an old one is replaced, because the store's lock says that its server is gone.
+        automation: what runs the server's rules.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class ApiServer:
         *,
         tls: TlsListener | None = None,
         limits: Limits | None = None,
+        automation: Automation | None = None,
     ) -> None:
         self._server: Final = server
+        self._automation: Final = automation
         self._path: Final = Path(path)
         self._tls: Final = tls
         self._limits: Final = limits
@@ -136,7 +140,13 @@ class ApiServer:
             message = f"the HTTP API needs more packages ({error.name}): pip install 'brokerkm[server]'"
             raise UsageError(message) from error
         roles = {} if self._tls is None else dict(self._tls.roles)
-        return make_app(self._server, limits=self._limits or Limits(), roles=roles, stopping=self._stopping)
+        return make_app(
+            self._server,
+            limits=self._limits or Limits(),
+            roles=roles,
+            stopping=self._stopping,
+            automation=self._automation,
+        )
 
     async def _listen(self, app: ASGIApp, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         import uvicorn  # noqa: PLC0415 - for who serves only

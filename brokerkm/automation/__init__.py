@@ -5,7 +5,7 @@ what a run has changed: a due time is acted on once, whichever server is alive. 
 writes them down, `hooks` is the webhooks' part of the HTTP API.
 """
 
-from brokerkm.automation.book import RuleBook, RuleInfo
+from brokerkm.automation.book import RuleBook, RuleInfo, RulesApi
 from brokerkm.automation.rule import Evict, Notify, OnCount, OnSilence, OnTime, OnWebhook, Rotate, Rule
 from brokerkm.automation.runner import Automation, Run
 
@@ -21,5 +21,6 @@ __all__ = [
     "Rule",
     "RuleBook",
     "RuleInfo",
+    "RulesApi",
     "Run",
 ]

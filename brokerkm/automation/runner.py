@@ -18,12 +18,12 @@ from brokerkm.automation.deeds import MAX_EVICTED, Cause, Deeds
 from brokerkm.automation.memory import MEMORY, Memory
 from brokerkm.automation.rule import RULE, Evict, Notify, OnCount, OnSilence, OnTime, OnWebhook, Rotate, Rule
 from brokerkm.automation.silence import find, objection
-from brokerkm.errors import BrokerkmError, StoreError, TransportError, UsageError
+from brokerkm.errors import BrokerkmError, StoreError, TransportError, UnknownNameError, UsageError
 from brokerkm.service.feed import Kind
 from brokerkm.store.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from brokerkm.service.feed import Happening
@@ -59,7 +59,7 @@ class Automation:
         self._damaged: Final[set[tuple[str, str]]] = set()
         self._hears = True
         self._loop: asyncio.Task[None] | None = None
-        self._unlisten = server.feed.listen(self._heard)
+        self._unlisten: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop().create_task(self.run(), name="key server automation")
@@ -68,7 +68,8 @@ class Automation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._unlisten()
+        if self._unlisten is not None:
+            self._unlisten()
         if self._loop is not None:
             self._loop.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -85,6 +86,8 @@ class Automation:
 
     async def step(self, now: float) -> None:
         """Begin all that is due at `now`, seconds since 1970."""
+        if self._unlisten is None:
+            self._unlisten = self._server.feed.listen(self._heard)
         for group in list(self._server.groups.values()):
             if group.record.frozen:
                 continue
@@ -104,7 +107,7 @@ class Automation:
         found = await desk.call(store.document, group.name, RULE, name)
         if found is None:
             message = f"group {group.name} has no rule {name[:64]!r}: `brokerkm rule list` shows those that there are"
-            raise UsageError(message)
+            raise UnknownNameError(message)
         memory = Memory.from_document(await desk.call(store.document, group.name, MEMORY, name))
         return Rule.from_json(found.body), memory
 

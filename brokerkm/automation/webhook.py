@@ -109,7 +109,7 @@ class Hooks:
 def router(hooks: Hooks, path: str = "/v1/hooks") -> Router:
     """Return the webhooks' part of the HTTP API."""
 
-    @post("/{group:str}/{name:str}", status_code=_DONE, request_max_body_size=MAX_BODY, exclude_from_auth=True)
+    @post("/{group:str}/{name:str}", status_code=_DONE, request_max_body_size=MAX_BODY)
     async def call_rule(
         group: FromPath[str], name: FromPath[str], request: Request[Any, Any, Any]
     ) -> Response[dict[str, Any]]:

@@ -34,6 +34,16 @@ class Office:
         self._server: Final = server
         self._actor: Final = actor
 
+    @property
+    def server(self) -> KeyServer:
+        """The server that is administered."""
+        return self._server
+
+    @property
+    def actor(self) -> str:
+        """By whose will."""
+        return self._actor
+
     async def _call(self, function: Callable[Concatenate[Store, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Return what `function` makes of the store, in the store's thread and apart from all transactions."""
         return await self._server.desk.call(function, self._server.store, *args, **kwargs)

@@ -34,7 +34,7 @@ class Site:
         self.store = store
         self.server = KeyServer(store, interval=0, clock=lambda: self.now)
         self.automation = Automation(self.server)
-        self.book = RuleBook(self.server, self.automation)
+        self.book = RuleBook(self.server, self.automation, "operator:eve")
 
     @property
     def live(self) -> LiveGroup:
@@ -51,7 +51,7 @@ class Site:
         await self.server.stop()
         self.server = KeyServer(self.store, interval=0, clock=lambda: self.now)
         self.automation = Automation(self.server)
-        self.book = RuleBook(self.server, self.automation)
+        self.book = RuleBook(self.server, self.automation, "operator:eve")
         await self.server.start()
 
     async def step(self, seconds: float = 0.0) -> None:
@@ -94,7 +94,7 @@ class Site:
 
     async def add(self, name: str, trigger: dict[str, object], action: dict[str, object]) -> None:
         """Add a rule."""
-        await self.book.add_rule(GROUP, {"name": name, "trigger": trigger, "action": action}, actor="operator:test")
+        await self.book.add_rule(GROUP, {"name": name, "trigger": trigger, "action": action})
 
 
 @pytest.fixture
