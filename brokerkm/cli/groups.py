@@ -10,6 +10,7 @@ import click
 from brokerkm.cli.administration import administer, describe, resolve_group
 from brokerkm.cli.options import server_state_option
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table
+from brokerkm.cli.recovering import recover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,9 @@ _SUITES: Final = ("x25519", "mlkem768-x25519")
 @click.group()
 def group() -> None:
     """Create groups, look at them, renew their keys."""
+
+
+group.add_command(recover)
 
 
 @group.command(

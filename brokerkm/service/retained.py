@@ -94,7 +94,8 @@ class RetainedBeacons:
             message = (
                 f"group {group.name}: the store is at epoch {group.group.epoch}, but the broker has a Beacon of epoch "
                 f"{beacon.epoch} with this group's signature. The store was restored from a backup, or another server "
-                "uses a copy of it. Going on would use epochs twice: stop the other server, or bring the newest store"
+                "uses a copy of it. Going on would use epochs twice. If another server runs, stop this one; if the "
+                f"store was restored and no newer one is left: brokerkm group recover {group.name}"
             )
             if future is None:
                 raise StoreError(message)
