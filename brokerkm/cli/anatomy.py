@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from brokerkm.core.crypto import WRAPPED_KEY_SIZE, Suite, load_verify_key
 from brokerkm.core.data import MAX_DATA, Data
+from brokerkm.core.handover import Handover
 from brokerkm.core.messages import Kind
-from brokerkm.core.names import DEFAULT_PREFIX, BeaconTopic, MemberTopic, NodeTopic, RequestTopic, Topics
+from brokerkm.core.names import DEFAULT_PREFIX, BeaconTopic, HandoverTopic, MemberTopic, NodeTopic, RequestTopic, Topics
 from brokerkm.core.notice import Goodbye, Refusal
 from brokerkm.core.rekey import Beacon, Rekey
 from brokerkm.core.request import Ack, Join, Leave, Sync
@@ -38,12 +39,12 @@ class Place:
     """Where a message was captured: the protocol's topic, taken apart.
 
     Args:
-        home: which of the four kinds of topic it is.
+        home: which of the five kinds of topic it is.
         level, index: of a node.
         member: whose topic it is.
     """
 
-    home: type[NodeTopic | BeaconTopic | MemberTopic | RequestTopic]
+    home: type[NodeTopic | BeaconTopic | HandoverTopic | MemberTopic | RequestTopic]
     group: str
     level: int | None = None
     index: int | None = None
@@ -92,8 +93,8 @@ def place(topic: str, prefix: str = DEFAULT_PREFIX) -> Place | None:
             return Place(NodeTopic, group, level, index)
         case MemberTopic(member) | RequestTopic(member):
             return Place(type(name), group, member=member)
-        case BeaconTopic():
-            return Place(BeaconTopic, group)
+        case BeaconTopic() | HandoverTopic():
+            return Place(type(name), group)
 
 
 def dissect(payload: bytes, where: Place | None) -> Anatomy:
@@ -196,6 +197,16 @@ def _beacon(payload: bytes, _level: int | None) -> _Parts:
     return fields, (lambda key, where: beacon.verify(key, where.group))
 
 
+def _handover(payload: bytes, _level: int | None) -> _Parts:
+    handover = Handover.decode(payload)
+    links: list[Value] = [[link.key, link.time, link.signature] for link in handover.links]
+
+    def check(key: Ed25519PublicKey, where: Place) -> None:
+        handover.after(key.public_bytes_raw(), where.group)
+
+    return {"links": links}, check
+
+
 def _welcome(payload: bytes, _level: int | None) -> _Parts:
     welcome = Welcome.decode(payload)
     fields: dict[str, Value] = {"nonce": welcome.nonce, "sealed": welcome.sealed, "signature": welcome.signature}
@@ -278,6 +289,7 @@ def _data(payload: bytes, _level: int | None) -> _Parts:
 _TYPES: Final = {
     Kind.REKEY: (NodeTopic, _rekey),
     Kind.BEACON: (BeaconTopic, _beacon),
+    Kind.HANDOVER: (HandoverTopic, _handover),
     Kind.WELCOME: (MemberTopic, _welcome),
     Kind.GOODBYE: (MemberTopic, _goodbye),
     Kind.JOIN: (RequestTopic, _join),

@@ -93,6 +93,16 @@ class AckDue:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerKeyChanged:
+    """The server has handed over to another signing key, which alone is believed from now on.
+
+    What was refused before may be the new key's: the retained messages are to be asked for again.
+    """
+
+    server_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """No new Beacon for longer than the policy allows; the last was heard at `since`, seconds since 1970."""
 
@@ -140,6 +150,7 @@ Event = (
     | Evicted
     | RequestRefused
     | PolicyChanged
+    | ServerKeyChanged
     | AckDue
     | Silent
     | Heard

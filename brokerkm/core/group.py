@@ -15,6 +15,7 @@ from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, 
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Random, Suite, load_signing_key
 from brokerkm.core.directory import Directory, Seats
+from brokerkm.core.handover import MAX_LINKS, Handover, Succession, join_links
 from brokerkm.core.names import MAX_SLOTS, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
@@ -23,14 +24,13 @@ from brokerkm.core.rekeying import build_rekeys
 from brokerkm.core.renewal import Renewal, Rotation, renew
 from brokerkm.core.subgroup import MAX_SUBGROUP_PAYLOAD, SALT_SIZE, Subgroup
 from brokerkm.core.tree import KeyTree
-from brokerkm.core.welcome import Certificate, NodeKey, Recipient, Welcome, WelcomeSecrets
+from brokerkm.core.welcome import CERTIFICATE_LIFETIME, Certificate, NodeKey, Recipient, Welcome, WelcomeSecrets
 from brokerkm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DEFAULT_DEGREE: Final = 4  # RFC 2627's k; fewest bytes a member for one eviction is at 3 to 4 (bench core --degree)
-CERTIFICATE_LIFETIME: Final = 24 * 3600 * 1000  # ms; renewed by every Welcome
 
 
 class Group:
@@ -44,6 +44,7 @@ class Group:
         policy: what is asked of members.
         beacon_interval: seconds between Beacons, as members are told.
         epoch, time, tree, directory: the state that was stored, for a group that existed before.
+        handovers: its earlier hand-overs, each a message of one link, oldest first.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Group:
         time: int = 0,
         tree: KeyTree | None = None,
         directory: Seats | None = None,
+        handovers: tuple[bytes, ...] = (),
     ) -> None:
         self.name: Final = check_identifier(name, "group")
         self.suite: Final = suite
@@ -68,7 +70,8 @@ class Group:
         self.time = time
         self.tree: Final = tree or KeyTree(degree)
         self.directory: Final = Directory() if directory is None else directory
-        self._key: Final = load_signing_key(signing_seed)
+        self.handovers = handovers
+        self._key = load_signing_key(signing_seed)
         self._pending: dict[str, Enrollment | Eviction] = {}
         self._rotations: set[Rotation] = set()
         self._jump = 0  # epoch of the commit that recovers the group; 0 if it needs none
@@ -89,6 +92,37 @@ class Group:
     def set_policy(self, policy: Policy) -> None:
         """Ask something else of the members: from now on, every Beacon and Welcome says so."""
         self.policy = policy
+
+    @property
+    def handover(self) -> bytes | None:
+        """The Handover that leads members to the newest server key, if there was another before."""
+        return join_links(self.handovers) if self.handovers else None
+
+    def prepare_handover(self, new_seed: bytes, now: float) -> Succession:
+        """Return what the group becomes with another signing key; it stays as it was.
+
+        Raises:
+            UsageError: the key is the group's already, or was before.
+        """
+        new, time = load_signing_key(new_seed).public_key().public_bytes_raw(), self._clock(now)
+        before = [link.key for handover in self.handovers for link in Handover.decode(handover).links]
+        if new in (self.server_key, *before):
+            message = f"group {self.name}: the new server key was in use before: draw another"
+            raise UsageError(message)
+        link = Handover((Handover.sign(self._key, self.name, new, time),)).encode()
+        handovers = (*self.handovers, link)[-MAX_LINKS:]
+        return Succession(new_seed, time, handovers, join_links(handovers))
+
+    def apply_handover(self, succession: Succession) -> None:
+        """Sign by the new key from now on: the next Beacon shows members that there is one."""
+        self._key = load_signing_key(succession.seed)
+        self.handovers, self.time = succession.handovers, max(self.time, succession.time)
+
+    def hand_over(self, new_seed: bytes, now: float) -> bytes:
+        """Prepare a hand-over and apply it at once; return the Handover to retain. For callers that store nothing."""
+        succession = self.prepare_handover(new_seed, now)
+        self.apply_handover(succession)
+        return succession.message
 
     def enroll(self, enrollment: Enrollment) -> None:
         """Queue a join; for one who is a member already, also if its eviction waits, a new leaf key at the same slot.
@@ -331,7 +365,7 @@ class Group:
 
     def _beacon(self, epoch: int, height: int, root: NodeKey, time: int) -> bytes:
         at = (epoch, height, root.birth, root.step)
-        return Beacon.seal(self._key, self.name, at, time, self.beacon_interval, self.policy)
+        return Beacon.seal(self._key, self.name, at, time, due=self.beacon_interval, policy=self.policy)
 
     def _welcomes(
         self, seats: tuple[Seat, ...], renewal: Renewal, epoch: int, time: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key, load_verify_key
+from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key
 from brokerkm.core.data import SALT_SIZE
 from brokerkm.core.events import (
     AckDue,
@@ -24,15 +24,17 @@ from brokerkm.core.events import (
     Recovered,
     Rekeyed,
     RequestRefused,
+    ServerKeyChanged,
     Silent,
     Stale,
     SubgroupReceived,
     Synced,
     Unreadable,
 )
+from brokerkm.core.handover import Handover
 from brokerkm.core.memory import Memory, Profile
 from brokerkm.core.messages import Kind
-from brokerkm.core.names import BeaconTopic, MemberTopic, NodeTopic, Topics, check_identifier
+from brokerkm.core.names import BeaconTopic, HandoverTopic, MemberTopic, NodeTopic, Topics, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.opener import Window
 from brokerkm.core.path import KeyPath, Outcome
@@ -41,6 +43,7 @@ from brokerkm.core.requester import Requester
 from brokerkm.core.state import State, Step, after
 from brokerkm.core.subgroup import Subgroup
 from brokerkm.core.traffic import Traffic
+from brokerkm.core.trust import Trust
 from brokerkm.core.welcome import NodeKey, Welcome
 from brokerkm.core.wire import message_type
 from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, SilentError, StaleError
@@ -64,12 +67,13 @@ class Member:
         profile = memory.profile
         self._memory: Final = memory
         self._topics: Final = Topics(profile.group, profile.prefix)
-        self._server_key: Final = load_verify_key(profile.server_key, "server_key")
+        self._trust: Final = Trust(memory)
+        self._doubts = False  # something is not signed by the key that is believed: another may have followed it
         self._identity: Final = load_signing_key(memory.identity_seed)
         self._random: Final = random
         self._requester: Final = Requester(memory, self._identity, random)
         self._reserved: Final = profile.prefix + "/"
-        self._traffic: Final = Traffic(memory, self._identity, self._server_key, random(SALT_SIZE))
+        self._traffic: Final = Traffic(memory, self._identity, self._trust, random(SALT_SIZE))
         self._beacon: Beacon | None = None
         self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
         self._missing: dict[Cause, float] = {}  # since when
@@ -145,11 +149,22 @@ class Member:
 
     @property
     def certificate_expiry(self) -> float | None:
-        """When the sender certificate ends, in seconds since 1970; 0 if it lacks one, None if it needs none."""
+        """When the sender certificate ends, in seconds since 1970.
+
+        0 if the member lacks one by the server's newest key, None if it needs none.
+        """
         memory = self._memory
         if memory.path is None or not memory.policy.source_authentication:
             return None
-        return (memory.certificate.expiry - memory.clock_offset) / 1000 if memory.certificate else 0.0
+        if memory.certificate is None or not self._trust.is_certified():
+            return 0.0
+        return (memory.certificate.expiry - memory.clock_offset) / 1000
+
+    @property
+    def server_keys(self) -> tuple[bytes, ...]:
+        """The Ed25519 public keys that the server was believed by, the newest last."""
+        memory = self._memory
+        return (*(key for key, _ in memory.former_keys), memory.server_key)
 
     @property
     def policy(self) -> Policy:
@@ -159,10 +174,12 @@ class Member:
     @property
     def filters(self) -> tuple[str, ...]:
         """The exact topics of the protocol that concern this member now."""
-        own = self._topics.member(self.profile.member)
+        own: tuple[str, ...] = (self._topics.member(self.profile.member),)
+        if self._doubts:
+            own = (*own, self._topics.handover)
         if self._memory.path is None:
-            return (own,)
-        return (own, self._topics.beacon, *(self._topics.node(*node) for node in self._memory.path.nodes))
+            return own
+        return (*own, self._topics.beacon, *(self._topics.node(*node) for node in self._memory.path.nodes))
 
     @property
     def request_topic(self) -> str:
@@ -235,10 +252,18 @@ class Member:
             now: seconds since 1970.
 
         Raises:
-            RefusedError: it is malformed, forged, replayed or not for this member; nothing has changed.
+            RefusedError: it is malformed, forged, replayed or not for this member; nothing has changed, but that
+                `filters` may have another topic, where a hand-over to the key that signed it would be.
         """
         if not topic.startswith(self._reserved):
             return self._traffic.receive(topic, payload, now) if self._memory.path else []
+        try:
+            return self._receive(topic, payload, now)
+        except RefusedError as error:
+            self._doubts |= (error.reason, error.field) == (Reason.BAD_SIGNATURE, "signature")
+            raise
+
+    def _receive(self, topic: str, payload: bytes, now: float) -> list[Event]:
         own = self.profile.member
         events: list[Event] = []
         match self._topics.parse(topic), message_type(payload) if payload else None:
@@ -250,6 +275,8 @@ class Member:
                 events = self._receive_subgroup(level, index, payload)
             case BeaconTopic(), Kind.BEACON:
                 events = self._receive_beacon(payload, now)
+            case HandoverTopic(), Kind.HANDOVER:
+                events = self._receive_handover(payload)
             case MemberTopic(member), Kind.WELCOME if member == own:
                 events = self._receive_welcome(payload, now)
             case MemberTopic(member), Kind.GOODBYE if member == own:
@@ -324,7 +351,7 @@ class Member:
         rekey = Rekey.decode(payload, level)
         if path.is_old(level, rekey.epoch):
             return []
-        rekey.verify(self._server_key, self.profile.group, level, index)
+        rekey.verify(self._trust.key, self.profile.group, level, index)
         root = path.root
         if self._apply(rekey, level, index, path):
             self._apply_waiting(path)
@@ -377,7 +404,7 @@ class Member:
         at, last = (beacon.epoch, beacon.time), (memory.beacon_epoch, memory.beacon_time)
         if memory.path is None or at < last:
             return []
-        beacon.verify(self._server_key, self.profile.group)
+        beacon.verify(self._trust.key, self.profile.group)
         memory.beacon_epoch, memory.beacon_time = at
         self._beacon = beacon
         events: list[Event] = []
@@ -394,6 +421,13 @@ class Member:
                 events.append(Heard())
         events += self._adopt(beacon.policy, at, now)
         return events + self._settle(memory.path.root, now)
+
+    def _receive_handover(self, payload: bytes) -> list[Event]:
+        if not self._trust.follow(Handover.decode(payload)):
+            return []
+        self._doubts = False
+        self.version += 1
+        return [ServerKeyChanged(self._memory.server_key)]
 
     def _settle(self, before: NodeKey, now: float) -> list[Event]:
         """After something has come: follow the root, note what is still missing, be active again if nothing is.
@@ -427,7 +461,7 @@ class Member:
         memory, names = self._memory, (self.profile.group, self.profile.member)
         welcome = Welcome.decode(payload)
         seed = self._requester.seed_for(welcome.nonce)
-        welcome.verify(self._server_key, *names)
+        welcome.verify(self._trust.key, *names)
         secrets = welcome.open(self.profile.suite, seed, *names)
         leaf_birth = memory.path.leaf.birth if memory.path else 0
         if secrets.epoch < memory.epoch or secrets.leaf.birth < leaf_birth or secrets.time <= memory.welcome_time:
@@ -457,12 +491,12 @@ class Member:
         goodbye = Goodbye.decode(payload)
         if self._memory.path is None or goodbye.epoch <= self._memory.path.leaf.birth:
             return []  # of an earlier membership
-        goodbye.verify(self._server_key, self.profile.group, self.profile.member)
+        goodbye.verify(self._trust.key, self.profile.group, self.profile.member)
         return self._expel(goodbye.reason)
 
     def _receive_refusal(self, payload: bytes, now: float) -> list[Event]:
         refusal = Refusal.decode(payload)
-        refusal.verify(self._server_key, self.profile.group, self.profile.member)
+        refusal.verify(self._trust.key, self.profile.group, self.profile.member)
         memory = self._memory
         sent = self._requester.refused(refusal.nonce, refusal.reason)
         self.version += 1
@@ -496,7 +530,7 @@ class Member:
         times = self._memory.subgroup_times
         if message.time <= times.get((level, index), 0):
             raise RefusedError(Reason.REPLAY, "time")
-        message.verify(self._server_key, context)
+        message.verify(self._trust.key, context)
         plaintext = message.open(path.key_at(level, message.birth, message.step), context)
         times[level, index] = message.time
         self.version += 1

@@ -38,7 +38,7 @@ class Profile:
 
     Args:
         group, member: ids.
-        server_key: the group's Ed25519 public key, 32 bytes.
+        server_key: the group's Ed25519 public key, 32 bytes, as it was told at first.
         suite: the group's.
         prefix: of the group's topics.
     """
@@ -56,6 +56,8 @@ class Memory:
 
     profile: Profile
     identity_seed: bytes = field(repr=False)
+    server_key: bytes = b""  # the newest that the server has handed over to; the profile's before that
+    former_keys: list[tuple[bytes, int]] = field(default_factory=list[tuple[bytes, int]])  # and when each ended
     kem_seed: bytes = field(default=b"", repr=False)  # of the Join that was granted
     join_seed: bytes = field(default=b"", repr=False)  # of the Join that is under way, or was granted last
     join_nonces: list[bytes] = field(default_factory=list[bytes])
@@ -80,6 +82,9 @@ class Memory:
     traffic_keys: list[TrafficKey] = field(default_factory=list[TrafficKey], repr=False)
     windows: list[SavedWindow] = field(default_factory=list[SavedWindow])
     subgroup_times: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # newest, by topic
+
+    def __post_init__(self) -> None:
+        self.server_key = self.server_key or self.profile.server_key
 
     def encode(self) -> bytes:
         """Return the bytes to keep; what `decode` makes of them is equal to this."""
@@ -108,6 +113,7 @@ class Memory:
                 traffic,
                 windows,
                 [(*node, time) for node, time in self.subgroup_times.items()],
+                (self.server_key, self.former_keys),
             )
         )
 
@@ -124,9 +130,10 @@ class Memory:
         if fields[1:2] != [FORMAT]:
             raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
         check_canonical(fields, data)
-        _, _, profile, secrets, nonces, progress, asked, clock, path, policy, certificate, traffic, windows, times = (
-            array(fields, "state", 14)
+        _, _, profile, secrets, nonces, progress, asked, clock, path, policy, certificate, traffic, *rest = array(
+            fields, "state", 15
         )
+        windows, times, trust = rest
         identity, kem, join = array(secrets, "state.secrets", 3)
         join_nonces, sync_nonces, refused_nonces = map(_nonces, array(nonces, "state.nonces", 3))
         state, epoch, welcome_time, beacon_epoch, beacon_time = array(progress, "state.progress", 5)
@@ -134,9 +141,12 @@ class Memory:
         offset, heard = array(clock, "state.clock", 2)
         policy, policy_epoch, policy_time, algorithm_until, source_until = array(policy, "state.policy", 5)
         known = _profile(profile)
+        server_key, former_keys = array(trust, "state.trust", 2)
         memory = cls(
             profile=known,
             identity_seed=binary(identity, "state.identity", KEY_SIZE),
+            server_key=binary(server_key, "state.server_key", PUBLIC_KEY_SIZE),
+            former_keys=[_former_key(item) for item in array(former_keys, "state.former_keys")],
             kem_seed=_seed(kem, known.suite),
             join_seed=_seed(join, known.suite),
             join_nonces=join_nonces,
@@ -173,6 +183,11 @@ def _ms(time: float | None) -> int | None:
 
 def _seconds(value: object, name: str) -> float | None:
     return None if value is None else uint(value, name) / 1000
+
+
+def _former_key(value: object) -> tuple[bytes, int]:
+    key, end = array(value, "state.former_keys", 2)
+    return binary(key, "state.former_keys", PUBLIC_KEY_SIZE), uint(end, "state.former_keys")
 
 
 def _profile(value: object) -> Profile:

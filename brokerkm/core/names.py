@@ -44,6 +44,10 @@ class BeaconTopic(NamedTuple):
     """Where the group's Beacon goes."""
 
 
+class HandoverTopic(NamedTuple):
+    """Where the group's hand-overs from one server key to the next go."""
+
+
 class MemberTopic(NamedTuple):
     """Where Welcome, Goodbye and Refusal for one member go."""
 
@@ -56,7 +60,7 @@ class RequestTopic(NamedTuple):
     member: str
 
 
-TopicName = NodeTopic | BeaconTopic | MemberTopic | RequestTopic
+TopicName = NodeTopic | BeaconTopic | HandoverTopic | MemberTopic | RequestTopic
 
 
 class Topics:
@@ -86,6 +90,11 @@ class Topics:
         """The topic of the group's Beacon."""
         return f"{self.root}/b"
 
+    @property
+    def handover(self) -> str:
+        """The topic of the group's hand-overs."""
+        return f"{self.root}/k"
+
     def member(self, member: str) -> str:
         """Return the topic of what is for `member` alone."""
         return f"{self.root}/m/{member}"
@@ -111,6 +120,8 @@ class Topics:
                     return NodeTopic(int(level), int(index))
                 case ["b"]:
                     return BeaconTopic()
+                case ["k"]:
+                    return HandoverTopic()
                 case ["m", member] if is_identifier(member):
                     return MemberTopic(member)
                 case ["r", member] if is_identifier(member):

@@ -1,8 +1,8 @@
 """The receiving side of Data: the traffic keys that are still accepted, and what each sender has sent already.
 
-A traffic key that the group has left is kept for a while, to receive only; so is an algorithm. Counters are remembered by sender, salt and
-birth of the root key: an insider who has used up another's counters has not done so beyond its own eviction. Nothing is
-remembered of a message whose tag does not hold.
+A traffic key that the group has left is kept for a while, to receive only; so is an algorithm. Counters are remembered
+by sender, salt and birth of the root key: an insider who has used up another's counters has not done so beyond its own
+eviction. Nothing is remembered of a message whose tag does not hold.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from brokerkm.core.wire import MAX_MESSAGE, pack
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from brokerkm.core.crypto import Aead
+    from brokerkm.core.welcome import Certificate
 
 WINDOW: Final = 1024  # messages of one sender that may overtake each other: topics are not ordered among each other
 MAX_SENDERS: Final = 65_536  # (sender, salt) pairs remembered; the one that was silent longest makes room
@@ -71,7 +72,7 @@ class Opener:
 
     Args:
         group: group id.
-        server_key: checks sender certificates.
+        check_certificate: raises `RefusedError` unless a certificate is good for a sender at a time in ms.
 
     Attributes:
         algorithm: that the policy names.
@@ -81,12 +82,12 @@ class Opener:
     """
 
     __slots__ = (
+        "_check_certificate",
         "_contexts",
         "_current",
         "_expiries",
         "_group",
         "_identities",
-        "_server_key",
         "_sources",
         "_teks",
         "algorithm",
@@ -95,9 +96,9 @@ class Opener:
         "windows",
     )
 
-    def __init__(self, group: str, server_key: Ed25519PublicKey) -> None:
+    def __init__(self, group: str, check_certificate: Callable[[Certificate, str, int], None]) -> None:
         self._group: Final = group
-        self._server_key: Final = server_key
+        self._check_certificate: Final = check_certificate
         self.clock_offset = 0
         self.algorithm = Algorithm.AES_256_GCM
         self.lenient = False
@@ -252,7 +253,7 @@ class Opener:
         identity = self._identities.get(known)
         server_time = int(now * 1000) + self.clock_offset
         if identity is None or server_time > certificate.expiry:
-            certificate.verify(self._server_key, self._group, sender, server_time)
+            self._check_certificate(certificate, sender, server_time)
             if len(self._identities) >= MAX_SENDERS:
                 self._identities.clear()
             identity = self._identities[known] = load_verify_key(certificate.identity, "certificate.identity")

@@ -112,7 +112,7 @@ class Beacon:
 
     @classmethod
     def seal(
-        cls, key: Ed25519PrivateKey, group: str, at: tuple[int, int, int, int], time: int, due: int, policy: Policy
+        cls, key: Ed25519PrivateKey, group: str, at: tuple[int, int, int, int], time: int, *, due: int, policy: Policy
     ) -> bytes:
         """Return the encoded Beacon for (epoch, height, root birth, root step) `at`."""
         return sign(key, labelled(cls.LABEL, group), (VERSION, Kind.BEACON, *at, time, due, policy.fields))

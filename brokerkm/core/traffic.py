@@ -19,10 +19,11 @@ from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from brokerkm.core.events import Event, MessageReceived
     from brokerkm.core.memory import Memory
+    from brokerkm.core.trust import Trust
 
 MAX_AHEAD: Final = 1024  # steps that a receiver ratchets a copy of its root; protocol.md section 5
 MAX_HELD: Final = 256  # messages that wait for a Rekey or a Beacon
@@ -45,17 +46,17 @@ class Traffic:
     Args:
         memory: the member's; its policy, certificate and clock are followed when `adopt` is called.
         identity: the member's, signs what it sends where the policy asks for that.
-        server_key: checks sender certificates.
+        trust: checks sender certificates.
         salt: 8 bytes drawn at this start.
     """
 
-    def __init__(self, memory: Memory, identity: Ed25519PrivateKey, server_key: Ed25519PublicKey, salt: bytes) -> None:
+    def __init__(self, memory: Memory, identity: Ed25519PrivateKey, trust: Trust, salt: bytes) -> None:
         profile = memory.profile
         self._memory: Final = memory
         self._group: Final = profile.group
         self._sealer: Final = Sealer(profile.group, profile.member, salt, profile.prefix + "/")
         self._sealer.identity = identity
-        self.opener: Final = Opener(profile.group, server_key)
+        self.opener: Final = Opener(profile.group, trust.check_certificate)
         self._root = NodeKey(b"", 0, 0)
         self._ahead: list[bytes] = []  # root keys of the steps after the root's, as far as they were needed
         self._held: deque[_Held] = deque()

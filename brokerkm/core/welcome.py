@@ -6,7 +6,7 @@ Formats: `schemas/welcome.cddl`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
 
 from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, Suite, check_signature, labelled
 from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
@@ -39,6 +39,9 @@ class NodeKey(NamedTuple):
 
     def __repr__(self) -> str:
         return f"NodeKey(birth={self.birth}, step={self.step})"
+
+
+CERTIFICATE_LIFETIME: Final = 24 * 3600 * 1000  # ms; renewed by every Welcome
 
 
 @dataclass(frozen=True, slots=True)

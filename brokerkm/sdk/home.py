@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,7 +54,7 @@ class Home:
             if data is None:
                 return Member.create(self.profile, os.urandom), True
             member = Member.load(data, os.urandom, clock())
-            self._check(member.profile)
+            self._check(member)
         except RefusedError as error:
             self.directory.close()
             message = (
@@ -66,10 +67,10 @@ class Home:
             raise
         return member, False
 
-    def _check(self, saved: Profile) -> None:
-        mine = self.profile
-        if saved == mine:
-            return
+    def _check(self, member: Member) -> None:
+        mine, saved = self.profile, member.profile
+        if mine.server_key in member.server_keys and replace(mine, server_key=saved.server_key) == saved:
+            return  # an old descriptor, or a newer one than the first, of a server that has changed its key
         if (saved.group, saved.member) != (mine.group, mine.member):
             what = f"member {saved.member} of group {saved.group}"
         else:

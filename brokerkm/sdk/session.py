@@ -22,6 +22,7 @@ from brokerkm.core.events import (
     MessageReceived,
     Recovered,
     RequestRefused,
+    ServerKeyChanged,
     Silent,
     Stale,
     Synced,
@@ -207,6 +208,8 @@ class Session:
             if not (is_repeated and await self.subscriptions.repeat(topic, payload)):
                 self.refused[error.reason] += 1
                 _log.debug("refused %d bytes on %.100r: %s", len(payload), topic, error)
+                if error.reason is Reason.BAD_SIGNATURE and self._subscribed != set(member.filters):
+                    self.moved.fire()  # a hand-over to the key that signed it may be retained
             return
         for event in events:
             await self._emit(event, b"" if is_protocol else payload)
@@ -229,7 +232,7 @@ class Session:
                 return
             case Dropped(_, reason):
                 self.refused[reason] += 1
-            case Stale() | Silent() | Unreadable():
+            case Stale() | Silent() | Unreadable() | ServerKeyChanged():
                 self._fetch = True
             case Joined() | Synced() | Recovered():
                 self._settled = True

@@ -157,9 +157,7 @@ def test_flipped_bits_crash_nothing(state: State, prepare: Callable[[World], Non
 
 
 SAVED: list[Any] = msgpack.unpackb(state_of(active, policy=Policy(source_authentication=True))[1].dump())
-PROFILE, SECRETS, NONCES, PROGRESS, ASKED, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, SUBGROUP_TIMES = SAVED[
-    2:
-]
+PROFILE, SECRETS, NONCES, PROGRESS, ASKED, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, TIMES, TRUST = SAVED[2:]
 KEY = b"k" * 32
 
 
@@ -213,6 +211,11 @@ KEY = b"k" * 32
         (12, [[-1, "b", bytes(8), 0, b""]], Reason.OUT_OF_RANGE, "state.windows"),
         (13, [[0, 0]], Reason.WRONG_LENGTH, "state.subgroup_times"),
         (13, [[0, 0, -1]], Reason.OUT_OF_RANGE, "state.subgroup_times"),
+        (14, TRUST[:1], Reason.WRONG_LENGTH, "state.trust"),
+        (14, replaced(TRUST, 0, KEY[1:]), Reason.WRONG_LENGTH, "state.server_key"),
+        (14, replaced(TRUST, 1, [[KEY]]), Reason.WRONG_LENGTH, "state.former_keys"),
+        (14, replaced(TRUST, 1, [[KEY[1:], 1]]), Reason.WRONG_LENGTH, "state.former_keys"),
+        (14, replaced(TRUST, 1, [[KEY, -1]]), Reason.OUT_OF_RANGE, "state.former_keys"),
     ],
 )
 def test_malformed_state_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
@@ -222,11 +225,11 @@ def test_malformed_state_is_refused(place: int, value: object, reason: Reason, f
 
 
 def test_state_of_another_length_is_refused() -> None:
-    """A state has fourteen parts, in their shortest encoding."""
+    """A state has fifteen parts, in their shortest encoding."""
     with refused(Reason.WRONG_LENGTH, "state"):
         Memory.decode(msgpack.packb(SAVED[:-1]))
     with refused(Reason.NOT_CANONICAL, "message"):
-        Memory.decode(b"\xdc\x00\x0e" + msgpack.packb(SAVED)[1:])
+        Memory.decode(b"\xdc\x00\x0f" + msgpack.packb(SAVED)[1:])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x90", b"not a state", b"\x80", b"\x91\xc0"])

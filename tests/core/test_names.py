@@ -7,6 +7,7 @@ from core.refusal import refused
 
 from brokerkm.core.names import (
     BeaconTopic,
+    HandoverTopic,
     MemberTopic,
     NodeTopic,
     RequestTopic,
@@ -51,8 +52,9 @@ def test_prefix_must_be_one_to_three_levels(prefix: str) -> None:
 def test_topics_are_as_specified() -> None:
     """The names under the default prefix are those of the specification."""
     topics = Topics("fleet")
-    actual = [topics.node(1, 10), topics.beacon, topics.member("m"), topics.request("m"), topics.requests]
-    expected = ["bkm/1/fleet/n/1/10", "bkm/1/fleet/b", "bkm/1/fleet/m/m", "bkm/1/fleet/r/m", "bkm/1/fleet/r/+"]
+    actual = [topics.node(1, 10), topics.beacon, topics.handover, topics.member("m"), topics.request("m")]
+    expected = [f"bkm/1/fleet/{rest}" for rest in ("n/1/10", "b", "k", "m/m", "r/m")]
+    assert topics.requests == "bkm/1/fleet/r/+"
     assert expected == actual
 
 
@@ -67,6 +69,7 @@ def test_deepest_topic_has_seven_slashes_at_most() -> None:
         ("x/fleet/n/0/0", NodeTopic(0, 0)),
         ("x/fleet/n/24/16777215", NodeTopic(24, 16777215)),
         ("x/fleet/b", BeaconTopic()),
+        ("x/fleet/k", HandoverTopic()),
         ("x/fleet/m/sensor-7", MemberTopic("sensor-7")),
         ("x/fleet/r/sensor-7", RequestTopic("sensor-7")),
     ],
@@ -84,6 +87,7 @@ def test_topic_is_parsed(topic: str, expected: TopicName) -> None:
         *(
             "n/0/9999999999999999999999",
             "b/",
+            "k/",
             "B",
             "m",
             "m/",

@@ -10,6 +10,7 @@ from proof.scene import PLAIN, SIGNED, Scene
 
 from brokerkm.core.crypto import Suite
 from brokerkm.core.data import Data
+from brokerkm.core.handover import Handover
 from brokerkm.core.member import Member
 from brokerkm.core.memory import Memory
 from brokerkm.core.names import Topics
@@ -45,6 +46,7 @@ def _receive(data: bytes) -> None:
         state = one.cases["data"].state
         member = Member.load(state, bytes, one.fleet.now)
         before, topics = member.dump(), (*member.filters, "plant/1", TOPICS.member("device-1"), TOPICS.node(9, 9))
+        topics = (*topics, TOPICS.handover)
         try:
             events = member.receive(topics[data[0] % len(topics)], data[1:], one.fleet.now)
         except RefusedError:
@@ -100,6 +102,7 @@ TARGETS: Final[dict[str, tuple[Callable[[bytes], object], tuple[type[Exception],
     "welcome": (Welcome.decode, ALLOWED),
     "welcome-sealed": (WelcomeSecrets.decode, ALLOWED),
     "goodbye": (Goodbye.decode, ALLOWED),
+    "handover": (Handover.decode, ALLOWED),
     "refusal": (Refusal.decode, ALLOWED),
     "join": (functools.partial(Join.decode, suite=Suite.X25519), ALLOWED),
     "join-hybrid": (functools.partial(Join.decode, suite=Suite.MLKEM768_X25519), ALLOWED),
@@ -173,7 +176,9 @@ def _seeds() -> dict[str, list[bytes]]:
         "memory": [case.state for case in signed.cases.values()],
         "load": [case.state for case in signed.cases.values()],
         "pages": [bytes((0, 1, 0, 0)) + KeyTree(2).page(0, 0), bytes((0, 3, 1, 0)) + group.tree.page(1, 0)],
-        "topic": [text.encode() for text in (level, TOPICS.beacon, TOPICS.member("a"), TOPICS.request("a"))],
+        "topic": [
+            text.encode() for text in (level, TOPICS.beacon, TOPICS.handover, TOPICS.member("a"), TOPICS.request("a"))
+        ],
         "descriptor": [
             Descriptor(
                 broker="mqtt://localhost",
@@ -187,5 +192,5 @@ def _seeds() -> dict[str, list[bytes]]:
             .encode()
         ],
         "token": [str(EnrollmentToken(bytes(8), bytes(32))).encode()],
-        "receive": [bytes((place,)) + payload for place in range(9) for payload in cases.values()],
+        "receive": [bytes((place,)) + payload for place in range(10) for payload in cases.values()],
     }

@@ -180,7 +180,7 @@ class Fleet:
         """Note who begins and who ceases to be a member with `commit`."""
         for name, _ in commit.change.removed:
             self._end(name, commit.epoch)
-        for _, who in commit.change.seated:
+        for _, who, _ in commit.change.seated:
             self._end(who.member, commit.epoch)
             device = self.devices[who.member]
             device.holders.append(Holder(who.member, device.seeds[who.kem_public], commit.epoch))

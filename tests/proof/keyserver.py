@@ -81,7 +81,7 @@ class KeyServer:
             self._pages[level, number] = page
         for member, _ in commit.change.removed:
             del self._seats[member]
-        for slot, enrollment in commit.change.seated:
+        for slot, enrollment, *_ in commit.change.seated:
             self._seats[enrollment.member] = slot
             self.on_file[enrollment.member] = enrollment
         self.group.apply(commit)

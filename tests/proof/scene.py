@@ -107,6 +107,8 @@ class Scene:
         self.case("beacon", self.far, topics.beacon, commit.beacon)
         self.case("welcome", self.newcomer, topics.member(self.newcomer.name), commit.welcomes[0][1])
         self.case("goodbye", self.out, topics.member(self.out.name), commit.goodbyes[0][1])
+        handover = fleet.server.group.hand_over(fleet.rng.randbytes(32), fleet.now)
+        self.case("handover", self.far, topics.handover, handover)
         for case in self.cases.values():
             assert message_type(case.payload) in set(Kind)
 
@@ -122,4 +124,5 @@ NAMES: Final = (
     "beacon",
     "welcome",
     "goodbye",
+    "handover",
 )

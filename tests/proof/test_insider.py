@@ -62,14 +62,14 @@ def rekey_in_block(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
 def beacon(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
     """Announce a root that never was."""
     at = (victim.member.epoch + 1, path_of(victim).height, victim.member.epoch + 1, 0)
-    return fleet.server.topics.beacon, Beacon.seal(OWN, GROUP, at, int(fleet.now * 1000) + 1, 30, Policy())
+    return fleet.server.topics.beacon, Beacon.seal(OWN, GROUP, at, int(fleet.now * 1000) + 1, due=30, policy=Policy())
 
 
 def ratcheting_beacon(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
     """Push the victim's root ahead of the group's."""
     root = path_of(victim).root
     at = (victim.member.epoch + 1, path_of(victim).height, root.birth, root.step + 5)
-    return fleet.server.topics.beacon, Beacon.seal(OWN, GROUP, at, int(fleet.now * 1000) + 1, 30, Policy())
+    return fleet.server.topics.beacon, Beacon.seal(OWN, GROUP, at, int(fleet.now * 1000) + 1, due=30, policy=Policy())
 
 
 def welcome(fleet: Fleet, victim: Device) -> tuple[str, bytes]:

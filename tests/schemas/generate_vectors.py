@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from schemas.scenarios import basics, commits, members, messages, refused, welcomes
+from schemas.scenarios import basics, commits, handovers, members, messages, refused, welcomes
 
 FOLDER = pathlib.Path(__file__).parents[2] / "schemas" / "vectors"
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def make() -> dict[str, str]:
     """Return the text of each vector's file."""
     texts: dict[str, str] = {}
-    for room in (basics, messages, refused, welcomes, commits, members):
+    for room in (basics, messages, refused, welcomes, commits, members, handovers):
         for vector in room.vectors():
             assert vector.name not in texts, vector.name
             texts[vector.name] = json.dumps(vector.fields, indent=1) + "\n"

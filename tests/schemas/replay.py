@@ -8,7 +8,7 @@ from brokerkm.core import crypto
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.data import traffic_key
 from brokerkm.core.merkle import leaf_hash, root_and_proofs
-from brokerkm.core.names import BeaconTopic, MemberTopic, NodeTopic, RequestTopic, Topics
+from brokerkm.core.names import BeaconTopic, HandoverTopic, MemberTopic, NodeTopic, RequestTopic, Topics
 from brokerkm.core.request import TokenKey, request_key
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import NodeKey
@@ -37,6 +37,8 @@ def _topic(given: dict[str, Any]) -> Fields:
             return {"node": [level, index]}
         case BeaconTopic():
             return {"beacon": []}
+        case HandoverTopic():
+            return {"handover": []}
         case MemberTopic(member):
             return {"member": [member]}
         case RequestTopic(member):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.core import admission
 from brokerkm.core.crypto import Algorithm, Suite, labelled, load_signing_key, load_verify_key
 from brokerkm.core.data import Data, Sealer, traffic_key
+from brokerkm.core.handover import Handover
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.opener import Opener
@@ -63,7 +65,16 @@ def _encode_rekey(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
 def _encode_beacon(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
     at = (fields["epoch"], fields["height"], fields["birth"], fields["step"])
     key, policy = load_signing_key(raw(given["server_seed"])), Policy.from_fields(fields["policy"])
-    return Beacon.seal(key, given["group"], at, fields["time"], fields["due"], policy)
+    return Beacon.seal(key, given["group"], at, fields["time"], due=fields["due"], policy=policy)
+
+
+def _encode_handover(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
+    keys, times = [load_signing_key(raw(seed)) for seed in given["server_seeds"]], fields["times"]
+    links = [
+        Handover.sign(one, given["group"], other.public_key().public_bytes_raw(), time)
+        for (one, other), time in zip(pairwise(keys), times, strict=True)
+    ]
+    return Handover(tuple(links)).encode()
 
 
 def _encode_goodbye(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
@@ -132,6 +143,7 @@ def _encode_subgroup(given: dict[str, Any], fields: dict[str, Any]) -> bytes:
 ENCODERS: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], bytes]]] = {
     "rekey": _encode_rekey,
     "beacon": _encode_beacon,
+    "handover": _encode_handover,
     "goodbye": _encode_goodbye,
     "join": _encode_join,
     "sync": _encode_sync,
@@ -191,6 +203,11 @@ def _open_welcome(given: dict[str, Any], payload: bytes) -> Fields:
     }
 
 
+def _open_handover(given: dict[str, Any], payload: bytes) -> Fields:
+    links = Handover.decode(payload).after(raw(given["server_key"]), given["group"])
+    return {"links": [[link.key.hex(), link.time] for link in links]}
+
+
 def _open_goodbye(given: dict[str, Any], payload: bytes) -> Fields:
     it = Goodbye.decode(payload)
     it.verify(load_verify_key(raw(given["server_key"]), "server_key"), *_names(given))
@@ -233,7 +250,8 @@ def _open_proof(given: dict[str, Any], payload: bytes) -> Fields:
 
 
 def _open_data(given: dict[str, Any], payload: bytes) -> Fields:
-    opener = Opener(given["group"], load_verify_key(raw(given["server_key"]), "server_key"))
+    server_key, group = load_verify_key(raw(given["server_key"]), "server_key"), given["group"]
+    opener = Opener(group, lambda certificate, sender, now: certificate.verify(server_key, group, sender, now))
     root = _root(given)
     opener.accept((root.birth, root.step), traffic_key(given["group"], root))
     data = Data.decode(payload)
@@ -271,6 +289,7 @@ OPENERS: Final[dict[str, Callable[[dict[str, Any], bytes], Fields]]] = {
     "rekey": _open_rekey,
     "beacon": _open_beacon,
     "welcome": _open_welcome,
+    "handover": _open_handover,
     "goodbye": _open_goodbye,
     "join": _open_join,
     "sync": _open_proof,

@@ -72,6 +72,16 @@ class Session:
         self.group.enroll(self.enrolled[name])
         self.members[name] = member
 
+    def hand_over(self, turn: int) -> None:
+        """Now and then, give the server another signing key; tell all members, who ask for new certificates."""
+        if turn % 5 != 1:
+            return
+        payload = self.record("handover", self.group.hand_over(self.draw(32), self.now))
+        for name, member in self.members.items():
+            member.receive(self.topics.handover, payload, self.now)
+            if member.slot is not None:
+                self.sync(name)
+
     def commit(self) -> None:
         """Make one epoch of what waits and carry its messages to whom they are for."""
         self.now += 1
@@ -98,12 +108,17 @@ class Session:
         self.record("welcome-sealed", secrets.encode())
         member.receive(self.topics.member(name), payload, self.now)
 
-    def ask(self, name: str) -> None:
-        """Let one member make the requests that have a MAC, and grant or refuse them."""
+    def sync(self, name: str) -> None:
+        """Let one member ask for the current keys, and grant it."""
         member = self.members[name]
         sync = self.record("sync", member.sync(self.now))
         answer = Enrollment(name, member.identity, self.enrolled[name].kem_public, Sync.decode(sync).nonce)
         self.take(name, self.group.welcome(answer, self.now))
+
+    def ask(self, name: str) -> None:
+        """Let one member make the requests that have a MAC, and grant or refuse them."""
+        member = self.members[name]
+        self.sync(name)
         self.record("ack", member.ack(self.now))
         leave = self.record("leave", member.leave(self.now))
         for reason in (RefusalReason.TRY_LATER, RefusalReason.WRONG_TIME):
@@ -131,6 +146,7 @@ class Session:
                     self.group.evict(name)
             if self._random.random() < 0.2:
                 self.group.rotate()
+            self.hand_over(turn)
             self.commit()
             self.talk()
             self.ask(self._random.choice(sorted(self.members)))

@@ -154,7 +154,18 @@ def _subgroup(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> 
     assert AESGCM(key).decrypt(bytes(12), found[7], bound).hex() == fields["plaintext"]
 
 
+def _handover(given: dict[str, Any], fields: dict[str, Any], payload: bytes) -> None:
+    keys = [Ed25519PrivateKey.from_private_bytes(raw(seed)).public_key() for seed in given["server_seeds"]]
+    (kind, links) = msgpack.unpackb(payload)[1:]
+    assert kind == 11
+    for before, key, time, link in zip(keys, keys[1:], fields["times"], links, strict=False):
+        assert link[:2] == [key.public_bytes_raw(), time]
+        before.verify(link[2], reference.labelled("brokerkm v1 handover", given["group"], *link[:2]))
+    assert len(links) == len(keys) - 1 == len(fields["times"])
+
+
 MESSAGES = {
+    "handover": _handover,
     "rekey": _rekey,
     "beacon": _beacon,
     "goodbye": _goodbye,

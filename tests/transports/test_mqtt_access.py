@@ -55,7 +55,7 @@ async def test_nobody_is_refused(guarded_mosquitto: MqttBroker) -> None:
     await transport.close()
 
 
-@pytest.mark.parametrize("name", ["n/0/1", "b", "m/alice", "m/bob", "r/bob"])
+@pytest.mark.parametrize("name", ["n/0/1", "b", "k", "m/alice", "m/bob", "r/bob"])
 async def test_member_cannot_speak_for_others(ends: Ends, name: str) -> None:
     """A member writes neither what is the server's nor another member's requests, and is told so."""
     alice = await ends.member()
@@ -78,10 +78,10 @@ async def test_member_hears_the_group_and_its_own(ends: Ends) -> None:
     """Whatever it subscribes, it hears rekeys, beacons and its own mail, and no one else's."""
     server, alice = await ends.server(), await ends.member()
     await alice.subscribe([f"{ends.base}/#"])
-    names = ["m/bob", "r/bob", "n/3/17", "b", "m/alice"]
+    names = ["m/bob", "r/bob", "n/3/17", "b", "k", "m/alice"]
     await server.publish_batch([Outgoing(f"{ends.base}/{name}", name.encode(), audience="bob") for name in names])
-    heard = await Listener(alice).deliveries(3)
-    assert [one.payload for one in heard] == [b"n/3/17", b"b", b"m/alice"]
+    heard = await Listener(alice).deliveries(4)
+    assert [one.payload for one in heard] == [b"n/3/17", b"b", b"k", b"m/alice"]
 
 
 async def test_application_topics(ends: Ends) -> None:

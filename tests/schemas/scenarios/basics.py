@@ -26,6 +26,7 @@ def _topics() -> Iterator[Vector]:
         "bucket": ("Level 0: the bucket of level-1 node 5.", "n/0/5", {"node": [0, 5]}),
         "root-of-highest": ("The root of the highest tree.", "n/24/0", {"node": [24, 0]}),
         "beacon": ("The group's Beacon.", "b", {"beacon": []}),
+        "handover": ("The group's hand-overs.", "k", {"handover": []}),
         "member": ("What is for one member.", "m/sensor-7", {"member": ["sensor-7"]}),
         "request": ("One member's requests.", "r/sensor-7", {"request": ["sensor-7"]}),
     }

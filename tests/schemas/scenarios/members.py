@@ -168,7 +168,7 @@ def _without(world: World) -> Commit:
 def _beacon(world: World, *at: int, age: int = 0, policy: Policy = AES) -> bytes:
     root = world.group.tree.get(3, 0)
     epoch, birth, step = at or (world.group.epoch, root.birth, root.step)
-    return Beacon.seal(SERVER_KEY, GROUP, (epoch, 3, birth, step), (world.now - age) * 1000, 30, policy)
+    return Beacon.seal(SERVER_KEY, GROUP, (epoch, 3, birth, step), (world.now - age) * 1000, due=30, policy=policy)
 
 
 def _beacons() -> Iterator[Vector]:

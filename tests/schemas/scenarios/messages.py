@@ -42,6 +42,7 @@ CERTIFIED: Fields = {
 }
 KEYS = [draw(f"key {number}", 32) for number in range(6)]
 LEAF = draw("leaf", 32)
+SEEDS: list[Json] = [SERVER_SEED.hex(), draw("second server", 32).hex(), draw("third server", 32).hex()]
 ROOT: list[Json] = [7, 2, draw("root", 32).hex()]
 
 
@@ -102,6 +103,10 @@ def _cases() -> dict[str, tuple[str, Fields]]:
         "rekey-node": ("A child of the root: no chain.", _message("rekey", {**SERVER, "level": 2, "index": 1}, node)),
         "beacon": ("Root key of epoch 7, two joins later.", _message("beacon", SERVER, beacon)),
         "beacon-unborn": ("A group that never had a member.", _message("beacon", SERVER, unborn)),
+        "handover": (
+            "From the first key over a second to a third.",
+            _message("handover", {"group": GROUP, "server_seeds": SEEDS}, {"times": [NOW_MS, NOW_MS + 1]}),
+        ),
         "goodbye": ("Evicted.", _message("goodbye", server, {"epoch": 9, "reason": 1, "salt": "0f" * 16})),
         "goodbye-left": ("Left.", _message("goodbye", server, {"epoch": 70000, "reason": 2, "salt": "f0" * 16})),
         "join-listed": (
