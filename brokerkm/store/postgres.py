@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from brokerkm.errors import OutcomeUnknownError, StoreError
-from brokerkm.store import lease, mailbox
+from brokerkm.errors import OutcomeUnknownError, StoreError, UsageError
+from brokerkm.store import lease, mailbox, statements
+from brokerkm.store.backup import copy_tables, open_backup
+from brokerkm.store.database import SqliteSession
 from brokerkm.store.pool import Pool
+from brokerkm.store.protocol import Progress, ignore
 from brokerkm.store.schema import VERSION, Dialect, tables
 from brokerkm.store.sql import SqlStore
+from brokerkm.store.sqlite import write_backup
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from psycopg import Connection
@@ -37,6 +42,7 @@ POSTGRES: Final = Dialect(
         FOR EACH STATEMENT EXECUTE FUNCTION audit_is_added_to()""",
     ),
 )
+_RENUMBER: Final = "SELECT setval(pg_get_serial_sequence('groups', 'id'), coalesce(max(id), 0) + 1, false) FROM groups"
 _MIGRATION_LOCK: Final = 0x626B6D31  # "bkm1": of this program's among the database's advisory locks
 
 
@@ -113,6 +119,10 @@ class PostgresEngine:
     def scrub(self) -> None:
         """Leave it to the database's own vacuum: its log and its replicas keep old rows, sealed as they are."""
 
+    def backup(self, path: str | os.PathLike[str], progress: Progress) -> None:
+        """Copy one state of the database into a new SQLite file."""
+        write_backup(self, path, progress)
+
     def findings(self) -> Iterator[str]:
         """Yield nothing: the database checks its pages itself when it reads them, if its checksums are on."""
         return iter(())
@@ -142,6 +152,25 @@ class PostgresStore(SqlStore):
     def box(self, session: PostgresSession, *scope: object) -> Box:
         """Return what seals and opens in a scope under the data key, the same for all servers."""
         return self._seals.vault(session).box(*scope)
+
+
+def restore_database(backup: str | os.PathLike[str], url: str, progress: Progress = ignore) -> None:
+    """Make a store in the empty database at `url` of a backup; its key does not come with it.
+
+    Raises:
+        UsageError: there is a store already, or psycopg is not installed, or the URL is none.
+        StoreError: the backup is none, or is damaged, or the database cannot be written.
+    """
+    engine = PostgresEngine(url)
+    try:
+        with open_backup(backup) as source, engine.transaction() as session:
+            if statements.found(session, "SELECT 1 FROM vault"):
+                message = "there is a store in this database already: restore into an empty one"
+                raise UsageError(message)
+            copy_tables(SqliteSession(source), session, progress)
+            list(session.rows(_RENUMBER))
+    finally:
+        engine.close()
 
 
 def _migrate(session: PostgresSession) -> None:

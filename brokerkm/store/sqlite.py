@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.errors import StoreError
 from brokerkm.store import statements
+from brokerkm.store.backup import copy_tables, new_file
 from brokerkm.store.database import SqliteEngine
 from brokerkm.store.sql import SqlStore
 from brokerkm.storekey.file import FileKey
@@ -14,6 +15,9 @@ from brokerkm.storekey.file import FileKey
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+
+    from brokerkm.store.engine import Engine
+    from brokerkm.store.protocol import Progress
 
 KEY_FILE: Final = "store.key"
 
@@ -33,6 +37,18 @@ class SqliteStore(SqlStore):
     def __init__(self, path: str | os.PathLike[str], store_key: bytes | Callable[[], bytes] | None = None) -> None:
         engine = SqliteEngine(path)
         super().__init__(engine, store_key or (lambda: _key_beside(Path(path), engine)))
+
+
+def write_backup(source: Engine, path: str | os.PathLike[str], progress: Progress) -> None:
+    """Write one state of a store of another engine into a new SQLite store; raises as `new_file` does."""
+    with new_file(path) as partial:
+        target = SqliteEngine(partial)
+        try:
+            with source.reading() as reading, target.transaction() as writing:
+                copy_tables(reading, writing, progress)
+            target.scrub()
+        finally:
+            target.close()
 
 
 def _key_beside(path: Path, engine: SqliteEngine) -> bytes:

@@ -24,7 +24,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Store]:
         case "memory":
             opened = MemoryStore()
         case "sqlite":
-            opened = SqliteStore(tmp_path / "brokerkm.sqlite")
+            opened = SqliteStore(tmp_path / "brokerkm.sqlite", bytes(32))
         case _:
             opened = PostgresStore(request.getfixturevalue("database"), bytes(32))
     opened.create_group(GroupRecord("g", bytes(32), 4), Change())

@@ -12,9 +12,20 @@ import pytest
 from store.planted import SEED, Planted
 
 from brokerkm.errors import StoreError, UsageError
-from brokerkm.store import AuditEntry, Change, Finding, MemberRecord, MemoryStore, SqliteStore, Status, schema
+from brokerkm.store import (
+    AuditEntry,
+    Change,
+    Finding,
+    GroupRecord,
+    MemberRecord,
+    MemoryStore,
+    SqliteStore,
+    Status,
+    schema,
+)
 from brokerkm.store.backup import COLUMNS, copy_tables, restore
 from brokerkm.store.database import SqliteEngine
+from brokerkm.store.postgres import PostgresStore, restore_database
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -220,3 +231,21 @@ def test_a_memory_store_has_nothing_to_keep() -> None:
     assert [] == store.verify()
     assert Finding("g", "w") == Finding("g", "w")
     assert MemberRecord("m", Status.LISTED, b"").since == 0
+
+
+def test_a_backup_becomes_a_database(planted: Planted, tmp_path: Path, database: str) -> None:
+    """A store moves from SQLite to PostgreSQL and back, and goes on there; nothing takes the place of a store."""
+    planted.store.backup(tmp_path / "backup")
+    restore_database(tmp_path / "backup", database)
+    with closing(PostgresStore(database, KEY)) as store:
+        assert (planted.store.groups(), []) == (store.groups(), store.verify())
+        assert planted.store.members("plant") == store.members("plant")
+        planted.store.close()
+        planted.store = store
+        planted.evict("m1")
+        store.create_group(GroupRecord("new", SEED, 4), Change())
+        store.backup(tmp_path / "again")
+    with pytest.raises(UsageError, match="there is a store in this database already"):
+        restore_database(tmp_path / "backup", database)
+    with closing(SqliteStore(tmp_path / "again", KEY)) as store:
+        assert ([], ["new", "plant"]) == (store.verify(), [record.name for record in store.groups()])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from store.planted import Planted
 
 from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
@@ -18,15 +20,19 @@ from brokerkm.store import (
     GroupRecord,
     KeyChange,
     MemberRecord,
+    MemoryStore,
     OutboxMessage,
     Settings,
     Sighting,
+    SqliteStore,
     Status,
     TokenRecord,
 )
 from brokerkm.store import audit as chain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from brokerkm.store import Store
     from brokerkm.store.records import Page
 
@@ -380,3 +386,31 @@ def test_the_outbox_tells_how_much_waits(store: Store) -> None:
     assert (2, 1) == (store.write("g", Change()), store.waiting("g"))
     store.mark_published("g", 2)
     assert (3, 1) == (store.write("g", Change(messages=[OutboxMessage("a", b"2", "ann")])), store.waiting("g"))
+
+
+def test_a_backup_of_any_engine_is_a_sqlite_store(store: Store, tmp_path: Path) -> None:
+    """It opens under the same key, and holds the same."""
+    if isinstance(store, MemoryStore):
+        return
+    planted = Planted(store, members=300)
+    steps: list[tuple[int, int]] = []
+    store.backup(tmp_path / "backup", lambda done, total: steps.append((done, total)))
+    planted.evict("m1")
+    with closing(SqliteStore(tmp_path / "backup", bytes(32))) as copy:
+        assert ([], 300) == (copy.verify(), copy.count("plant")[Status.SEATED])
+        assert ["g", "plant"] == [record.name for record in copy.groups()]
+        assert store.tokens("plant") == copy.tokens("plant")
+    assert steps[-1][0] == steps[-1][1]
+    with pytest.raises(UsageError, match="there is a file already"):
+        store.backup(tmp_path / "backup")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_rewrapping_any_engine(store: Store, *, deep: bool) -> None:
+    """What was sealed under the old key is there under the new one, and commits go on."""
+    if isinstance(store, MemoryStore):
+        return
+    planted = Planted(store, members=300)
+    store.rewrap(b"n" * 32, deep=deep)
+    planted.evict("m1")
+    assert ([], 2) == (store.verify(), len(store.groups()))
