@@ -97,19 +97,8 @@ async def test_a_fleet_goes_on_after_its_server_was_restored(site: Site) -> None
         async with site.serve():
             pass
     options = ("--evict", "b", "--broker", site.url, "--state", site.store.parent, "--json")
-        "group",
-        "recover",
-        "plant",
-        "--evict",
-        "b",
-        "--broker",
-        site.url,
-        "--state",
-        site.store.parent,
-        "--json",
-    )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "brokerkm", *command, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "brokerkm", "group", "recover", "plant", *options, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
     expected = Recovery(before=3, broker=newest, epoch=newest + MARGIN, welcomed=2, evicted=1)
