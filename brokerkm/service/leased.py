@@ -310,7 +310,7 @@ class LeasedLeadership:
             broken = asyncio.Event()
             try:
                 await self._mail_desk.call(self._listener.connect)
-                self._loop.add_reader(self._listener.fileno(), self._heard, broken)
+                self._loop.add_reader(self._listener.fileno, self._heard, broken)
                 self._mail.set()
                 self._wake.set()
                 await broken.wait()
@@ -332,9 +332,8 @@ class LeasedLeadership:
             self._mail.set()
 
     def _unlisten(self) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(ValueError, AssertionError):
-                self._loop.remove_reader(self._listener.fileno())
+        if self._loop is not None and self._listener.fileno >= 0:
+            self._loop.remove_reader(self._listener.fileno)
         self._listener.close()
 
     async def _collect(self) -> None:

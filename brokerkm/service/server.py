@@ -191,6 +191,7 @@ class KeyServer:
         if tenure is not None:  # otherwise another server has been faster
             self._routes.add(live.name, live.topics, led=True)
             self._begin(live, tenure)
+            self.feed.emit(Kind.LEAD, live.name, fence=tenure.fence or 0)
             await self._settle([live.name])
         return live
 

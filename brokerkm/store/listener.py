@@ -22,6 +22,7 @@ class Listener:
     def __init__(self, pool: Pool) -> None:
         self._pool: Final = pool
         self._connection: Connection[Any] | None = None
+        self.fileno = -1  # of the socket to wait for, while connected
 
     def connect(self) -> None:
         """Listen from now on."""
@@ -32,12 +33,7 @@ class Listener:
             except BaseException:
                 connection.close()
                 raise
-        self._connection = connection
-
-    def fileno(self) -> int:
-        """Return the socket to wait for."""
-        assert self._connection is not None  # noqa: S101 - connected
-        return self._connection.fileno()
+        self._connection, self.fileno = connection, connection.fileno()
 
     def heard(self) -> list[str]:
         """Return what was said since the last call, without waiting."""
@@ -52,7 +48,7 @@ class Listener:
 
     def close(self) -> None:
         """Hang up; may be called twice."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self.fileno = self._connection, None, -1
         if connection is not None:
             with contextlib.suppress(Exception):  # a broken one may complain
                 connection.close()

@@ -1,0 +1,1 @@
+"""Several key servers on one database and one broker."""
