@@ -13,7 +13,7 @@ help:
 	@echo
 	@echo "They need Python 3.11 or newer and put everything else into .venv. Root is needed only for Debian"
 	@echo "packages that are missing: Python's venv module, and for the tests mosquitto, nats-server,"
-	@echo "rabbitmq-server, postgresql and softhsm2."
+	@echo "rabbitmq-server, postgresql, prometheus (for promtool) and softhsm2."
 
 demo:
 	@bash .ci/bootstrap demo

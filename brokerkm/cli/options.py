@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from brokerkm.cli.places import server_state, state_home
 from brokerkm.transport import Options, Role
 
 if TYPE_CHECKING:
@@ -28,20 +28,14 @@ _LOGIN_FILES: Final = {
 _DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 
 
-def state_home() -> Path:
-    """Return where programs keep their state (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-
-
 def server_state_option(command: _F) -> _F:
     """Give a command ``--state`` for the directory of a key server."""
     return click.option(
         "--state",
         type=_DIRECTORY,
         envvar="BROKERKM_SERVER_STATE",
-        default=lambda: state_home() / "brokerkm-server",
-        show_default="$BROKERKM_SERVER_STATE or ~/.local/state/brokerkm-server",
+        default=server_state,
+        show_default="$BROKERKM_SERVER_STATE, $STATE_DIRECTORY or ~/.local/state/brokerkm-server",
         help="Directory of the key server.",
     )(command)
 
