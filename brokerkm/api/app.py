@@ -16,10 +16,12 @@ from litestar.types import ASGIApp
 from brokerkm.api import (
     document,
     problems,
+    routes_admission,
     routes_groups,
     routes_members,
     routes_rules,
     routes_server,
+    routes_store,
     routes_tokens,
 )
 from brokerkm.api.gate import MAX_BODY, Gate, Limits
@@ -36,9 +38,11 @@ VERSION: Final = "/v1"
 _ROUTES: Final[list[HTTPRouteHandler]] = [
     *routes_groups.ROUTES,
     *routes_members.ROUTES,
+    *routes_admission.ROUTES,
     *routes_tokens.ROUTES,
     *routes_server.ROUTES,
     *routes_rules.ROUTES,
+    *routes_store.ROUTES,
 ]
 
 

@@ -35,7 +35,7 @@ from brokerkm.service.api import (
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     from brokerkm.service.credentials import Role
@@ -160,6 +160,30 @@ class RemoteAdmin:
     async def refresh(self, group: str, member: str) -> MemberInfo:
         """Give a seated member a new leaf key with the next commit."""
         return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/refresh"))
+
+    async def show_admission(self, group: str) -> dict[str, Any]:
+        """Return the group's admission policy."""
+        return cast("dict[str, Any]", await self._exchange.ask("GET", f"{_group(group)}/admission"))
+
+    async def set_admission(self, group: str, policy: Mapping[str, object]) -> dict[str, Any]:
+        """Replace the group's admission policy."""
+        return cast("dict[str, Any]", await self._exchange.ask("PUT", f"{_group(group)}/admission", dict(policy)))
+
+    async def approve(self, group: str, member: str) -> MemberInfo:
+        """Say yes to one that waits."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/approve"))
+
+    async def reject(self, group: str, member: str) -> MemberInfo:
+        """Say no to one that waits."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/reject"))
+
+    async def lift(self, group: str, member: str) -> MemberInfo:
+        """Let a member out of quarantine."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/lift"))
+
+    async def release(self, group: str, member: str) -> MemberInfo:
+        """Free a member id from its device."""
+        return MemberInfo(**await self._exchange.ask("POST", f"{_member(group, member)}/release"))
 
     async def invite(
         self,

@@ -10,6 +10,7 @@ from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
 from brokerkm.errors import UsageError
+from brokerkm.service.admissions import Admissions
 from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, GroupInfo, Outcome, policy_fields
 from brokerkm.service.membership import Membership
 from brokerkm.service.oversight import Oversight
@@ -24,7 +25,7 @@ _SEED_SIZE: Final = 32  # bytes; Ed25519
 _MAX_SECONDS: Final = 0xFFFFFFFF
 
 
-class Admin(Membership, Tickets, Oversight):
+class Admin(Membership, Admissions, Tickets, Oversight):
     """`AdminApi` on a started server; what it does the audit log ascribes to its actor."""
 
     def __init__(self, server: KeyServer, actor: str = "operator") -> None:
@@ -64,6 +65,16 @@ class Admin(Membership, Tickets, Oversight):
         """Give the group new keys."""
         live = self._group(group)
         return await self._outcome(live, live.rotate(everything=everything, actor=self._actor))
+
+    async def set_policy(self, group: str, policy: Policy) -> Outcome:
+        """Ask something else of the members; the next Beacon says so to all of them."""
+        live = self._group(group)
+        return await self._outcome(live, live.set_policy(policy, self._actor))
+
+    async def hand_over(self, group: str) -> Outcome:
+        """Draw another signing key for the group; members follow, and descriptors made from now on name it."""
+        live = self._group(group)
+        return await self._outcome(live, live.hand_over(self._actor))
 
     async def _info(self, live: LiveGroup) -> GroupInfo:
         unpublished = await self._server.desk.call(self._server.store.waiting, live.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.group import DEFAULT_DEGREE
@@ -15,7 +15,7 @@ from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from brokerkm.descriptor import Descriptor
     from brokerkm.service.credentials import Role
@@ -290,6 +290,30 @@ class AdminApi(Protocol):
 
     async def refresh(self, group: str, member: str) -> MemberInfo:
         """Give a seated member a new leaf key with the next commit."""
+        ...
+
+    async def show_admission(self, group: str) -> dict[str, Any]:
+        """Return the group's admission policy, as `brokerkm.admission.policy` has it."""
+        ...
+
+    async def set_admission(self, group: str, policy: Mapping[str, object]) -> dict[str, Any]:
+        """Replace the group's admission policy, if its files and its secret can be read by the server."""
+        ...
+
+    async def approve(self, group: str, member: str) -> MemberInfo:
+        """Say yes to one that waits; it is seated with the next commit."""
+        ...
+
+    async def reject(self, group: str, member: str) -> MemberInfo:
+        """Say no to one that waits; it cannot ask again before it is readmitted."""
+        ...
+
+    async def lift(self, group: str, member: str) -> MemberInfo:
+        """Let a member out of quarantine."""
+        ...
+
+    async def release(self, group: str, member: str) -> MemberInfo:
+        """Free a member id from its device, which is evicted: another may take it by a token or a certificate."""
         ...
 
     async def invite(
