@@ -36,7 +36,7 @@ def complete(schema: Mapping[str, Any], handlers: Mapping[str, HTTPRouteHandler]
     Args:
         handlers: by operation id.
     """
-    document = cast("dict[str, Any]", msgspec.json.decode(encode_json(schema)))
+    document = cast("dict[str, Any]", _loose(msgspec.json.decode(encode_json(schema))))
     (_, found), components = msgspec.json.schema_components(
         [Problem, Problem], ref_template="#/components/schemas/{name}"
     )
@@ -62,6 +62,18 @@ def complete(schema: Mapping[str, Any], handlers: Mapping[str, HTTPRouteHandler]
                 operation["requestBody"] = {"required": True, "content": dict.fromkeys(IMPORT_FORMATS, schema_)}
                 operation["responses"]["415"] = _error(415, found)
     return document
+
+
+def _loose(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return the document with anyOf for oneOf: 0 is both an integer and a number."""
+    match value:
+        case dict():
+            found = cast("dict[str, Any]", value)
+            return {"anyOf" if name == "oneOf" else name: _loose(item) for name, item in found.items()}
+        case list():
+            return [_loose(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def _take_in(operation: dict[str, Any], statuses: list[int], problem: Mapping[str, Any]) -> None:

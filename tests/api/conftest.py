@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from api.certificates import Authority
+from api.running import run
 
 from brokerkm.api import ApiServer, RemoteAdmin
+from brokerkm.api.gate import Limits
 from brokerkm.service import KeyServer
 from brokerkm.store import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
+
+    from api.running import Running
 
 
 @pytest.fixture
@@ -36,3 +41,16 @@ async def remote(socket: Path) -> AsyncGenerator[RemoteAdmin]:
     admin = await RemoteAdmin.connect(socket)
     yield admin
     await admin.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make a CA."""
+    return Authority(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Running]:
+    """Run a server for all tests of a module, with room for many requests."""
+    with run(tmp_path_factory.mktemp("running"), authority, Limits((1e6, 1e6), (1e6, 1e6))) as running:
+        yield running
