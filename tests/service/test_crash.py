@@ -1,6 +1,6 @@
 """A real server process, killed at every step of a commit and at random instants: nothing is lost, no epoch repeated.
 
-BROKERKM_KILLS=1000 kills it that often; it takes half an hour.
+BROKERKM_KILLS=1000 kills it that often, which takes minutes.
 """
 
 from __future__ import annotations

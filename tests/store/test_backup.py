@@ -113,6 +113,17 @@ def test_a_backup_that_cannot_be_written(planted: Planted, tmp_path: Path) -> No
         planted.store.backup(tmp_path / "none" / "backup")
 
 
+def test_what_comes_meanwhile_is_not_overwritten(planted: Planted, tmp_path: Path) -> None:
+    """Neither a file that appears at the same place nor another copy that is under way."""
+    (tmp_path / "backup.part").touch()
+    with pytest.raises(UsageError, match="another copy may be under way"):
+        planted.store.backup(tmp_path / "backup")
+    (tmp_path / "backup.part").unlink()
+    with pytest.raises(UsageError, match="there is a file already"):
+        planted.store.backup(tmp_path / "backup", lambda *_: (tmp_path / "backup").write_bytes(b"mine") and None)
+    assert b"mine" == (tmp_path / "backup").read_bytes()
+
+
 @pytest.mark.parametrize("content", [b"", b"no database" * 1000])
 def test_what_is_no_backup_is_not_restored(tmp_path: Path, content: bytes) -> None:
     """The error says so, and there is no store then."""
@@ -140,6 +151,8 @@ def test_a_missing_backup(tmp_path: Path) -> None:
 
 def test_tables_are_copied_from_engine_to_engine(planted: Planted, tmp_path: Path) -> None:
     """Row by row comes the same store."""
+    more = [MemberRecord(f"x{number}", Status.LISTED, b"") for number in range(2000)]
+    planted.store.write("plant", Change(members=more))
     planted.store.close()
     source, target = SqliteEngine(tmp_path / "brokerkm.sqlite"), SqliteEngine(tmp_path / "copy")
     steps: list[tuple[int, int]] = []
@@ -147,7 +160,7 @@ def test_tables_are_copied_from_engine_to_engine(planted: Planted, tmp_path: Pat
         copy_tables(reading, writing, lambda done, total: steps.append((done, total)))
     for engine in (source, target):
         engine.close()
-    assert steps[-1][0] == steps[-1][1] > 600
+    assert steps[-1][0] == steps[-1][1] > 2600
     assert contents(tmp_path / "brokerkm.sqlite") == contents(tmp_path / "copy")
 
 
