@@ -1,0 +1,77 @@
+"""Routes of the store; what reads or writes files of the server's machine is for those on that machine alone."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from litestar import Request, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
+from msgspec import Meta, Struct
+
+from brokerkm.api.bodies import Acting, Listing
+from brokerkm.api.peer import PEER
+from brokerkm.api.problems import ProblemError
+from brokerkm.errors import UsageError
+from brokerkm.service.credentials import Role
+from brokerkm.service.storekeeping import StoreInfo, StoreKeeping
+from brokerkm.store.records import Finding
+
+_SOURCES: Final = ("file:", "credential:", "pkcs11:")  # a command runs in the terminal of whoever wants it
+_Path = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4000)]
+
+
+class Backup(Struct, forbid_unknown_fields=True, frozen=True):
+    """Where to write a copy of the store: a full path on the server's machine, where there is no file yet."""
+
+    path: _Path
+
+
+class Rewrap(Struct, forbid_unknown_fields=True, frozen=True):
+    """The new store key, and whether to seal everything anew; relative paths are taken from `directory`."""
+
+    key: Annotated[str, Meta(pattern="^(file|credential|pkcs11):.", max_length=2048)]
+    directory: _Path
+    deep: bool = False
+
+
+@get("/store", operation_id="showStore", role=Role.VIEWER)
+async def show_store(admin: Acting) -> StoreInfo:
+    """Show what kind of store the server has and how much is in it."""
+    return await _keeping(admin).show()
+
+
+@post("/store/backup", operation_id="backupStore", role=Role.ADMIN, status_code=204)
+async def backup_store(admin: Acting, data: JSONBody[Backup], request: Request[Any, Any, Any]) -> None:
+    """Write a copy of the store on the server's machine; only over the server's own socket."""
+    _check_local(request)
+    await _keeping(admin).backup(Path(data.path))
+
+
+@post("/store/verify", operation_id="verifyStore", role=Role.ADMIN, status_code=200)
+async def verify_store(admin: Acting) -> Listing[Finding]:
+    """Look whether all that the store holds fits together; an empty list is good."""
+    return Listing(await _keeping(admin).verify(), None)
+
+
+@post("/store/rewrap", operation_id="rewrapStore", role=Role.ADMIN, status_code=204)
+async def rewrap_store(admin: Acting, data: JSONBody[Rewrap], request: Request[Any, Any, Any]) -> None:
+    """Put the store under another key; only over the server's own socket."""
+    _check_local(request)
+    if not data.key.startswith(_SOURCES):
+        message = "a running server takes its new key from a file, a credential or a token"
+        raise UsageError(message)
+    await _keeping(admin).rewrap(data.key, Path(data.directory), deep=data.deep)
+
+
+def _keeping(admin: Acting) -> StoreKeeping:
+    return StoreKeeping(admin.server, admin.actor)
+
+
+def _check_local(request: Request[Any, Any, Any]) -> None:
+    if not request.scope["state"][PEER].is_local:
+        message = "this is done on the server's machine alone: `brokerkm store` there"
+        raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", message)
+
+
+ROUTES: Final[list[HTTPRouteHandler]] = [show_store, backup_store, verify_store, rewrap_store]

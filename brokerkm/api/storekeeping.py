@@ -1,0 +1,78 @@
+"""The store of a key server in another process, and the way to the store that is there."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from brokerkm.api.client import RemoteAdmin
+from brokerkm.api.connection import Local
+from brokerkm.api.local import open_admin
+from brokerkm.errors import UsageError
+from brokerkm.service.admin import Admin
+from brokerkm.service.local import CONTROL_SOCKET
+from brokerkm.service.storekeeping import StoreInfo, StoreKeeping
+from brokerkm.store.protocol import Progress, ignore
+from brokerkm.store.records import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from brokerkm.service.storekeeping import StoreApi
+
+_PATIENCE: Final = 24 * 3600.0  # s; a large store is copied and checked at the disk's pace
+
+
+class RemoteStore:
+    """`StoreApi` over the connection of a `RemoteAdmin`; how far it is, it does not hear."""
+
+    def __init__(self, admin: RemoteAdmin) -> None:
+        self._admin: Final = admin
+
+    async def show(self) -> StoreInfo:
+        """Return what kind of store it is."""
+        return StoreInfo(**await self._admin.ask("GET", "/v1/store"))
+
+    async def backup(self, path: Path, progress: Progress = ignore) -> None:  # noqa: ARG002 - the Protocol's
+        """Have the server write a copy."""
+        await self._admin.ask("POST", "/v1/store/backup", {"path": str(path)})
+
+    async def verify(self, progress: Progress = ignore) -> list[Finding]:  # noqa: ARG002 - the Protocol's
+        """Have the server look what is wrong."""
+        found = await self._admin.ask("POST", "/v1/store/verify", {})
+        return [Finding(**item) for item in found["items"]]
+
+    async def rewrap(
+        self,
+        spec: str,
+        directory: Path,
+        *,
+        deep: bool = False,
+        progress: Progress = ignore,  # noqa: ARG002 - the Protocol's
+    ) -> None:
+        """Have the server change the store key."""
+        body = {"key": spec, "directory": str(directory), "deep": deep}
+        await self._admin.ask("POST", "/v1/store/rewrap", body)
+
+
+@contextlib.asynccontextmanager
+async def open_keeping(state: Path) -> AsyncGenerator[StoreApi]:
+    """Take care of the store in a state directory: by the server that runs on it, or directly if none does.
+
+    Raises:
+        StoreError: the store is in use by a process that does not listen, or cannot be opened.
+    """
+    async with open_admin(state) as admin:
+        match admin:
+            case RemoteAdmin():
+                patient = RemoteAdmin(Local(state / CONTROL_SOCKET), _PATIENCE)
+                try:
+                    yield RemoteStore(patient)
+                finally:
+                    await patient.close()
+            case Admin():
+                yield StoreKeeping(admin.server, admin.actor)
+            case _:
+                message = "there is no store behind this administration"
+                raise UsageError(message)
