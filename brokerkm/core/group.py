@@ -24,7 +24,16 @@ from brokerkm.core.rekeying import build_rekeys
 from brokerkm.core.renewal import Renewal, Rotation, renew
 from brokerkm.core.subgroup import MAX_SUBGROUP_PAYLOAD, SALT_SIZE, Subgroup
 from brokerkm.core.tree import KeyTree
-from brokerkm.core.welcome import CERTIFICATE_LIFETIME, Certificate, NodeKey, Recipient, Welcome, WelcomeSecrets
+from brokerkm.core.welcome import (
+    CERTIFICATE_LIFETIME,
+    Certificate,
+    NodeKey,
+    Recipient,
+    SealMany,
+    Welcome,
+    WelcomeSecrets,
+    seal_each,
+)
 from brokerkm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -192,12 +201,13 @@ class Group:
         """Queue new keys for every inner node."""
         self.rotate(deep=True)
 
-    def prepare(self, now: float, random: Random) -> Commit:
+    def prepare(self, now: float, random: Random, seal_many: SealMany = seal_each) -> Commit:
         """Return the commit of all changes that wait; the group stays as it was.
 
         Args:
             now: seconds since 1970.
             random: source of keys.
+            seal_many: seals the Welcomes; a caller with many of them has more than one core.
 
         Raises:
             UsageError: the group is to recover, and a member would keep its leaf key.
@@ -232,7 +242,7 @@ class Group:
         beacon = self._beacon(epoch, height, root, time)
         change = StateChange(epoch, height, time, renewal.nodes, seats, removed)
         served = frozenset([*changes, *self._rotations])
-        return Commit(rekeys, beacon, self._welcomes(seats, renewal, epoch, time), goodbyes, change, served)
+        return Commit(rekeys, beacon, self._welcomes(seats, renewal, change, seal_many), goodbyes, change, served)
 
     def apply(self, commit: Commit) -> None:
         """Make `commit` the group's state; what was queued after it was prepared goes on waiting.
@@ -292,7 +302,7 @@ class Group:
         self.time = self._clock(now)  # a member takes each Welcome once, by its time
         leaf, path = self.tree.get(0, slot), self.tree.path(slot)
         secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, self.time)
-        return self._seal_welcome(enrollment, secrets)
+        return Welcome.seal(self._key, self.suite, self.name, _recipient(enrollment), secrets)
 
     def refusal(self, member: str, nonce: bytes, reason: RefusalReason, now: float) -> bytes:
         """Return a Refusal of the request with `nonce`."""
@@ -368,17 +378,18 @@ class Group:
         return Beacon.seal(self._key, self.name, at, time, due=self.beacon_interval, policy=self.policy)
 
     def _welcomes(
-        self, seats: tuple[Seat, ...], renewal: Renewal, epoch: int, time: int
+        self, seats: tuple[Seat, ...], renewal: Renewal, change: StateChange, seal_many: SealMany
     ) -> tuple[tuple[str, bytes], ...]:
         """Return the Welcomes of those who sit at `seats` under the keys of `renewal`."""
         degree = self.tree.degree
-        welcomes: list[tuple[str, bytes]] = []
+        given: list[tuple[Recipient, WelcomeSecrets]] = []
         for seat in seats:
             if seat.enrollment.kem_public:
                 path = tuple(nodes[seat.slot // degree**level] for level, nodes in enumerate(renewal.nodes) if level)
-                secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, epoch, time)
-                welcomes.append((seat.enrollment.member, self._seal_welcome(seat.enrollment, secrets)))
-        return tuple(welcomes)
+                secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, change.epoch, change.time)
+                given.append((_recipient(seat.enrollment), secrets))
+        sealed = Welcome.seal_all(self._key, self.suite, self.name, given, seal_many=seal_many)
+        return tuple((to.member, welcome) for (to, _), welcome in zip(given, sealed, strict=True))
 
     def _secrets(self, seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...], epoch: int, time: int) -> WelcomeSecrets:
         certificate = None
@@ -388,9 +399,9 @@ class Group:
             certificate = Certificate.issue(self._key, self.name, who.member, who.identity, expiry)
         return WelcomeSecrets(epoch, time, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
 
-    def _seal_welcome(self, enrollment: Enrollment, secrets: WelcomeSecrets) -> bytes:
-        to = Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)
-        return Welcome.seal(self._key, self.suite, self.name, to, secrets)
+
+def _recipient(enrollment: Enrollment) -> Recipient:
+    return Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)
 
 
 def _ascending(heap: list[int]) -> Iterator[int]:

@@ -6,7 +6,7 @@ Formats: `schemas/welcome.cddl`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self, TypeAlias
 
 from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, Suite, check_signature, labelled
 from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
@@ -27,6 +27,8 @@ from brokerkm.core.wire import (
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
@@ -147,6 +149,25 @@ class Recipient(NamedTuple):
     nonce: bytes
 
 
+class Sealing(NamedTuple):
+    """One sealing that is to be done: for the holder of `kem_public`, `plaintext` under `info`. Secret."""
+
+    kem_public: bytes
+    plaintext: bytes
+    info: bytes
+
+    def __repr__(self) -> str:
+        return f"Sealing({len(self.plaintext)} bytes)"
+
+
+SealMany: TypeAlias = "Callable[[Suite, Sequence[Sealing]], Sequence[bytes]]"
+
+
+def seal_each(suite: Suite, sealings: Sequence[Sealing]) -> list[bytes]:
+    """Return what `Suite.seal` makes of each of `sealings`, one after the other."""
+    return [suite.seal(*sealing) for sealing in sealings]
+
+
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """A member's keys, sealed to it; `nonce` is that of the request which it answers."""
@@ -165,9 +186,32 @@ class Welcome:
         Raises:
             RefusedError: the recipient's KEM public key cannot be used.
         """
-        info = labelled(cls.LABEL, group, to.member, to.nonce)
-        sealed = suite.seal(to.kem_public, secrets.encode(), info)
-        return sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed))
+        (welcome,) = cls.seal_all(key, suite, group, [(to, secrets)])
+        return welcome
+
+    @classmethod
+    def seal_all(
+        cls,
+        key: Ed25519PrivateKey,
+        suite: Suite,
+        group: str,
+        given: Sequence[tuple[Recipient, WelcomeSecrets]],
+        *,
+        seal_many: SealMany = seal_each,
+    ) -> list[bytes]:
+        """Return the encoded Welcome of each recipient; `seal_many` does what takes most of the time.
+
+        Raises:
+            RefusedError: a recipient's KEM public key cannot be used.
+        """
+        sealings = [
+            Sealing(to.kem_public, secrets.encode(), labelled(cls.LABEL, group, to.member, to.nonce))
+            for to, secrets in given
+        ]
+        return [
+            sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed))
+            for (to, _), sealed in zip(given, seal_many(suite, sealings), strict=True)
+        ]
 
     def open(self, suite: Suite, kem_seed: bytes, group: str, member: str) -> WelcomeSecrets:
         """Return what is sealed in it; raises `RefusedError`."""
