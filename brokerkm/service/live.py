@@ -20,6 +20,7 @@ from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.tree import KeyTree
 from brokerkm.errors import RefusedError, UsageError
+from brokerkm.sealing import seal_on_all_cores
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
@@ -269,7 +270,7 @@ class LiveGroup:
             noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
             return Settled(None, self._store.write(self.name, noted), rejected)
         began = time.perf_counter()
-        commit = self.group.prepare(now, self._random)
+        commit = self.group.prepare(now, self._random, seal_on_all_cores)
         prepared = time.perf_counter()
         change = commit.change
         seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]
