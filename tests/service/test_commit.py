@@ -305,7 +305,7 @@ async def test_a_forged_beacon_stops_nobody(device: OpenDevice) -> None:
         one, _ = await fleet(server, device, "a", "b")
         topic = server.groups["plant"].topics.beacon
         forged = Beacon.seal(
-            Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), 30, Policy()
+            Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), due=30, policy=Policy()
         )
         for payload in (forged, b"garbage", b""):
             await one.transport.publish(Outgoing(topic, payload))
@@ -319,7 +319,9 @@ async def test_a_flood_of_forged_beacons_fills_no_log(
     """It is said now and then that there are forgeries; most are not even looked at."""
     (one,) = (await fleet(server, device, "a"))[:1]
     topic = server.groups["plant"].topics.beacon
-    forged = Beacon.seal(Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), due=30, policy=Policy())
+    forged = Beacon.seal(
+        Ed25519PrivateKey.generate(), "plant", (99, 1, 99, 0), int(time.time() * 1000), due=30, policy=Policy()
+    )
     await one.transport.publish_batch([Outgoing(topic, forged)] * 500)
     await server.admin.rotate("plant")
     await one.reaches(2)
