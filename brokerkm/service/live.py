@@ -11,16 +11,16 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.core.commit import Enrollment
+from brokerkm.core.crypto import KEY_SIZE
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.tree import KeyTree
 from brokerkm.errors import RefusedError, UsageError
-from brokerkm.sealing import seal_on_all_cores
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
+    from brokerkm.core.policy import Policy
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import GroupRecord
@@ -80,7 +81,7 @@ class LiveGroup:
         rejected: Callable[[LiveGroup, Rejection], None],
         feed: Feed | None = None,
     ) -> None:
-        self.record: Final = record
+        self.record = record
         self.group: Final = group
         self.topics: Final = Topics(record.name, record.prefix)
         self.changed: Final = asyncio.Event()
@@ -238,11 +239,57 @@ class LiveGroup:
             kind = Kind.LEFT if eviction.reason is GoodbyeReason.LEFT else Kind.EVICTED
             self._feed.emit(kind, self.name, member, epoch=epoch)
 
-    async def beacon(self) -> None:
-        """Store a new Beacon; raises `StoreError`."""
+    async def beacon(self) -> int:
+        """Store a new Beacon and return its sequence; raises `StoreError`."""
         payload = self.group.beacon(self._clock())
         message = OutboxMessage(self.topics.beacon, payload)
-        await self._desk.call(self._store.write, self.name, Change(time=self.group.time, messages=[message]))
+        return await self._desk.call(self._store.write, self.name, Change(time=self.group.time, messages=[message]))
+
+    async def set_policy(self, policy: Policy, actor: str) -> tuple[int, int]:
+        """Ask something else of the members; return epoch and sequence of the Beacon that says so.
+
+        Raises:
+            StoreError: it could not be stored, and nothing has changed; or only that Beacon, and the next says it.
+        """
+        await self._desk.call(self._store_policy, policy, actor, int(self._clock() * 1000))
+        self._feed.emit(Kind.POLICY, self.name)
+        return self.group.epoch, await self.beacon()
+
+    def _store_policy(self, policy: Policy, actor: str, now: int) -> None:
+        record, before = replace(self.record, policy=policy), self.record.policy
+        names = [item.name for item in fields(policy)]
+        details = {name: int(getattr(policy, name)) for name in names if getattr(policy, name) != getattr(before, name)}
+        entry = AuditEntry(now, actor, "set-policy", self.name, details)
+        self._store.write(self.name, Change(record=record, audit=[entry]))
+        self.group.set_policy(policy)
+        self.record = record
+
+    async def hand_over(self, actor: str) -> tuple[int, int]:
+        """Sign by a new key from now on; return epoch and sequence of the first Beacon that does.
+
+        Raises:
+            StoreError: it could not be stored, and nothing has changed; or only that Beacon, and the next shows it.
+        """
+        await self._desk.call(self._store_handover, actor, self._clock())
+        self._feed.emit(Kind.HANDOVER, self.name, server_key=self.group.server_key.hex())
+        return self.group.epoch, await self.beacon()
+
+    def _store_handover(self, actor: str, now: float) -> None:
+        """Store the new key with the way to it, then sign by it; in the store's thread, between two commits."""
+        succession = self.group.prepare_handover(self._random(KEY_SIZE), now)
+        record = replace(self.record, signing_seed=succession.seed, handovers=succession.handovers)
+        details = {"from": self.group.server_key.hex()}
+        self._store.write(
+            self.name,
+            Change(
+                record=record,
+                time=succession.time,
+                messages=[OutboxMessage(self.topics.handover, succession.message)],
+                audit=[AuditEntry(int(now * 1000), actor, "hand-over", self.name, details)],
+            ),
+        )
+        self.group.apply_handover(succession)
+        self.record = record
 
     def _settle(self, batch: Changes, now: float) -> Settled:
         """Prepare the commit of `batch` and store it; in the store's thread, where nothing else happens meanwhile.
@@ -270,7 +317,7 @@ class LiveGroup:
             noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
             return Settled(None, self._store.write(self.name, noted), rejected)
         began = time.perf_counter()
-        commit = self.group.prepare(now, self._random, seal_on_all_cores)
+        commit = self.group.prepare(now, self._random)
         prepared = time.perf_counter()
         change = commit.change
         seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]
@@ -398,4 +445,5 @@ def load_group(store: Store, record: GroupRecord) -> Group:
         time=record.time,
         tree=tree,
         directory=StoredSeats(store, record.name, tree.count),
+        handovers=record.handovers,
     )

@@ -9,8 +9,7 @@ from brokerkm.service.api import Outcome
 from brokerkm.store.records import AuditEntry, Change
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.server import KeyServer
@@ -68,7 +67,7 @@ class Office:
     async def _known(self, live: LiveGroup, member: str) -> MemberRecord | None:
         return await self._server.desk.call(self._server.store.member, live.name, member)
 
-    async def _outcome(self, live: LiveGroup, stored: asyncio.Future[tuple[int, int]]) -> Outcome:
+    async def _outcome(self, live: LiveGroup, stored: Awaitable[tuple[int, int]]) -> Outcome:
         epoch, sequence = await stored
         publisher = self._server.publisher
         return Outcome(epoch, publisher is not None and await publisher.published(live.name, sequence, PUBLISHED_WAIT))

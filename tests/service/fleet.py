@@ -102,6 +102,7 @@ class Device:
                 try:
                     events = self.member.receive(item.topic, item.payload, time.time())
                 except RefusedError:
+                    self._grown.set()  # there may be a hand-over to look for
                     continue
                 for event in events:
                     self._events.put_nowait(event)

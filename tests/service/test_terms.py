@@ -1,0 +1,132 @@
+"""What a group asks of its members, and the key that it signs by, changed while it is served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from service.fleet import Device, eventually
+
+from brokerkm.core.crypto import Algorithm
+from brokerkm.core.events import Joined, PolicyChanged, ServerKeyChanged
+from brokerkm.core.handover import Handover
+from brokerkm.core.policy import Policy
+from brokerkm.errors import StoreError, UsageError
+from brokerkm.service import KeyServer
+from brokerkm.transport import Options, Role, create
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    OpenDevice = Callable[..., Awaitable[Device]]
+
+BROKER = "memory://fleet"
+OTHER = Policy(grace=7, algorithm=Algorithm.CHACHA20_POLY1305)
+
+
+async def seated(server: KeyServer, device: OpenDevice, name: str = "pump") -> Device:
+    """Return a device that has its place."""
+    descriptor = await server.admin.invite("plant")
+    found: Device = await device(descriptor, name)
+    await found.join(descriptor.token.key if descriptor.token else None)
+    await found.expect(Joined)
+    return found
+
+
+async def restarted(server: KeyServer) -> KeyServer:
+    """Return another server on the store of one that is stopped."""
+    await server.stop()
+    again = KeyServer(
+        server.store, create(BROKER, Options(role=Role.SERVER)), interval=0, retained_wait=0.2, broker=BROKER
+    )
+    await again.start()
+    return again
+
+
+async def test_policy_reaches_members_and_outlives_the_server(server: KeyServer, device: OpenDevice) -> None:
+    """Members hear of it at once; a restarted server asks the same, and the audit log says who wanted it."""
+    pump = await seated(server, device)
+    outcome = await server.admin.acting("operator:alice").set_policy("plant", OTHER)
+    assert outcome.published
+    assert PolicyChanged(OTHER) == await pump.expect(PolicyChanged)
+    entry = server.store.audit("plant")[-1].entry
+    assert ("operator:alice", "set-policy", {"grace": 7, "algorithm": 2}) == (entry.actor, entry.action, entry.details)
+    again = await restarted(server)
+    try:
+        assert OTHER == again.groups["plant"].group.policy == again.groups["plant"].record.policy
+    finally:
+        await again.stop()
+
+
+async def test_members_follow_a_hand_over(server: KeyServer, device: OpenDevice) -> None:
+    """The new key is stored before anything is signed by it, retained, and followed; invitations name it."""
+    pump = await seated(server, device)
+    old = server.groups["plant"].group.server_key
+    outcome = await server.admin.hand_over("plant")
+    new = server.groups["plant"].group.server_key
+    assert outcome.published
+    assert old != new
+    assert ServerKeyChanged(new) == await pump.expect(ServerKeyChanged)
+    assert new == (await server.admin.invite("plant")).server_key
+    await server.admin.rotate("plant")
+    await pump.reaches(server.groups["plant"].group.epoch)
+    entry = next(record.entry for record in server.store.audit("plant") if record.entry.action == "hand-over")
+    assert {"from": old.hex()} == entry.details
+
+
+async def test_newcomer_with_an_old_invitation_joins(server: KeyServer, device: OpenDevice) -> None:
+    """The Handover is retained, and so is the Welcome that was refused."""
+    descriptor = await server.admin.invite("plant")
+    for _ in range(3):
+        await server.admin.hand_over("plant")
+    pump = await device(descriptor, "pump")
+    await pump.join(descriptor.token.key if descriptor.token else None)
+    assert server.groups["plant"].group.server_key == (await pump.expect(ServerKeyChanged)).server_key
+    await pump.transport.unsubscribe(pump.member.filters)
+    await pump.transport.subscribe(pump.member.filters)
+    await pump.expect(Joined)
+
+
+async def test_restarted_server_goes_on_with_its_chain(server: KeyServer, device: OpenDevice) -> None:
+    """Seed and links are stored; the next link leads on from them."""
+    pump = await seated(server, device)
+    first = server.groups["plant"].group.server_key
+    await server.admin.hand_over("plant")
+    again = await restarted(server)
+    try:
+        await again.admin.hand_over("plant")
+        group = again.groups["plant"].group
+        handover = Handover.decode(group.handover or b"")
+        assert group.server_key == handover.after(first, "plant")[-1].key
+        await eventually(lambda: pump.member.server_keys[-1] == group.server_key)
+    finally:
+        await again.stop()
+
+
+@pytest.mark.parametrize("what", ["policy", "key"])
+async def test_nothing_changes_that_cannot_be_stored(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A store that fails leaves policy and key as they were, in memory too."""
+    live = server.groups["plant"]
+    before = (live.record, live.group.policy, live.group.server_key, live.group.handovers)
+
+    def fail(*_: object) -> int:
+        message = "no space left"
+        raise StoreError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "write", fail)
+        with pytest.raises(StoreError, match="no space left"):
+            await (server.admin.set_policy("plant", OTHER) if what == "policy" else server.admin.hand_over("plant"))
+    assert before == (live.record, live.group.policy, live.group.server_key, live.group.handovers)
+    await server.admin.set_policy("plant", replace(OTHER, grace=8))
+
+
+async def test_group_has_to_be_there(server: KeyServer) -> None:
+    """A group that there is not has neither."""
+    with pytest.raises(UsageError, match="there is no group"):
+        await server.admin.hand_over("plants")
+    with pytest.raises(UsageError, match="there is no group"):
+        await server.admin.set_policy("plants", OTHER)
