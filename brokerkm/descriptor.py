@@ -5,6 +5,8 @@ A JSON object of at most 16 KiB with exactly these members, the last two optiona
     {"brokerkm": 1, "broker": "mqtt://broker.example", "group": "plant", "prefix": "bkm/1", "suite": "x25519",
      "server_key": "64 hex digits", "token": "bkt1_...", "token_expires": 1790000000}
 
+Where a line is easier to pass on than a file, `to_line` gives the same as ``bkd1_`` and base64url.
+
 `server_key` is the group's Ed25519 public key, which the device trusts from then on. `token` lets whoever holds it
 join, so the file is written for its owner alone; it is never sent, it keys a MAC.
 """
@@ -36,6 +38,7 @@ MAX_SIZE: Final = 16 * 1024  # bytes of a descriptor
 TOKEN_SECRET_SIZE: Final = 32  # bytes
 _MAX_URL: Final = 2048  # characters
 _MAX_TIME: Final = 1 << 40  # seconds since 1970
+_LINE_PREFIX: Final = "bkd1_"
 _TOKEN_PREFIX: Final = "bkt1_"  # noqa: S105 - what every token begins with
 _SUITES: Final = {suite.name.lower().replace("_", "-"): suite for suite in Suite}
 _NAMES: Final = ("brokerkm", "broker", "group", "prefix", "suite", "server_key", "token", "token_expires")
@@ -111,6 +114,29 @@ class Descriptor:
             values["token_expires"] = self.token_expires
         return json.dumps(values, indent=2) + "\n"
 
+    def to_line(self) -> str:
+        """Return the same as one line without blanks, to be pasted or scanned; as secret as the file."""
+        text = json.dumps(json.loads(self.to_json()), separators=(",", ":"))
+        return _LINE_PREFIX + base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """Return what `text` describes, be it the file's or a line's; raises `UsageError`, which does not repeat it."""
+        line = text.strip()
+        prefix = _LINE_PREFIX if isinstance(line, str) else _LINE_PREFIX.encode()
+        if len(text) > 2 * MAX_SIZE or not line.startswith(prefix):  # type: ignore[arg-type] # of the same type
+            return cls.from_json(text)
+        encoded = line[len(prefix) :]
+        data = encoded.encode() if isinstance(encoded, str) else encoded
+        try:
+            if not re.fullmatch(rb"[A-Za-z0-9_-]+", data):
+                raise binascii.Error  # noqa: TRY301 - one message for all that can be wrong
+            decoded = base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
+        except binascii.Error:
+            message = f"an invitation is {_LINE_PREFIX} and letters, digits, - or _ without blanks: was it cut off?"
+            raise UsageError(message) from None
+        return cls.from_json(decoded)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return what `text` describes; raises `UsageError` that names the member which is wrong."""
@@ -138,8 +164,8 @@ class Descriptor:
         """Return what the file describes; raises `UsageError` that names file and member."""
         try:
             with Path(path).open("rb") as file:
-                text = file.read(MAX_SIZE + 1)
-            return cls.from_json(text)
+                text = file.read(2 * MAX_SIZE + 1)
+            return cls.parse(text)
         except OSError as error:
             message = f"group descriptor {os.fspath(path)}: {error.strerror}"
             raise UsageError(message) from error

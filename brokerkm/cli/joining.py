@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Examples:
   brokerkm join fleet.join --member pump-7
   brokerkm join - --member pump-7 < fleet.join
+  brokerkm join - --member pump-7               (asks for what `brokerkm invite --qr` shows)
 """
 )
 @click.argument("descriptor", type=click.Path(allow_dash=True))
@@ -126,6 +127,8 @@ def leave(
 
 
 def _read(descriptor: str) -> Descriptor:
-    if descriptor == "-":
-        return Descriptor.from_json(sys.stdin.read(MAX_SIZE + 1))
-    return Descriptor.read(descriptor)
+    if descriptor != "-":
+        return Descriptor.read(descriptor)
+    if sys.stdin.isatty():  # not echoed, and never an argument: others read those
+        return Descriptor.parse(click.prompt("Paste the invitation", hide_input=True))
+    return Descriptor.parse(sys.stdin.read(2 * MAX_SIZE + 1))
