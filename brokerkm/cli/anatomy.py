@@ -6,6 +6,7 @@ stays so: a captured message tells no key. Signatures are checked if the server'
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -191,7 +192,7 @@ def _beacon(payload: bytes, _level: int | None) -> _Parts:
         "step": beacon.step,
         "time": beacon.time,
         "due": beacon.due,
-        "policy": list(beacon.policy.fields),
+        "policy": {item.name: int(getattr(beacon.policy, item.name)) for item in dataclasses.fields(beacon.policy)},
         "signature": beacon.signature,
     }
     return fields, (lambda key, where: beacon.verify(key, where.group))
@@ -199,7 +200,7 @@ def _beacon(payload: bytes, _level: int | None) -> _Parts:
 
 def _handover(payload: bytes, _level: int | None) -> _Parts:
     handover = Handover.decode(payload)
-    links: list[Value] = [[link.key, link.time, link.signature] for link in handover.links]
+    links: list[Value] = [dict(link._asdict()) for link in handover.links]
 
     def check(key: Ed25519PublicKey, where: Place) -> None:
         handover.after(key.public_bytes_raw(), where.group)

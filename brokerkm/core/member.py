@@ -156,7 +156,7 @@ class Member:
         memory = self._memory
         if memory.path is None or not memory.policy.source_authentication:
             return None
-        if memory.certificate is None or not self._trust.is_certified():
+        if memory.certificate is None or not self._trust.is_by_newest(memory.certificate):
             return 0.0
         return (memory.certificate.expiry - memory.clock_offset) / 1000
 

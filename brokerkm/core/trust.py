@@ -68,11 +68,8 @@ class Trust:
                 return
             raise
 
-    def is_certified(self) -> bool:
+    def is_by_newest(self, certificate: Certificate) -> bool:
         """Return whether the member's own certificate is by the newest key, so that newcomers believe it too."""
-        certificate = self._memory.certificate
-        if certificate is None:
-            return False
         if self._judged is None or self._judged[0] is not certificate:
             try:
                 certificate.verify(self.key, *self._names, 0)

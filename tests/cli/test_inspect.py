@@ -63,6 +63,7 @@ def recorded(request: pytest.FixtureRequest) -> tuple[Group, dict[str, tuple[str
         messages[f"subgroup{number}"] = (TOPICS.node(part.level, part.index), part.payload)
     refusal = group.refusal("m9", bytes(16), RefusalReason.NOT_ADMITTED, NOW)
     messages["refusal"] = (TOPICS.member("m9"), refusal)
+    messages["handover"] = (TOPICS.handover, group.prepare_handover(bytes(32), NOW).message)
     return group, messages
 
 
@@ -73,7 +74,18 @@ def report(result: Result) -> dict[str, object]:
 
 
 Recorded = tuple[Group, dict[str, tuple[str, bytes]]]
-BY_SERVER = {"welcome", "rekey0", "rekey1", "rekey2", "beacon", "goodbye", "subgroup0", "subgroup1", "refusal"}
+BY_SERVER = {
+    "welcome",
+    "rekey0",
+    "rekey1",
+    "rekey2",
+    "beacon",
+    "goodbye",
+    "subgroup0",
+    "subgroup1",
+    "refusal",
+    "handover",
+}
 
 
 def test_every_type_is_shown_with_and_without_topic(call: Call, recorded: Recorded) -> None:
@@ -102,6 +114,7 @@ def test_person_is_shown_names_and_times(call: Call, recorded: Recorded) -> None
     )
     assert time.strftime("%Y-%m-%dT%H:%M", time.gmtime(NOW)) in values["time"]
     assert values["signature"].endswith("... (64 bytes)")
+    assert values["policy"].startswith("grace 30, hold 5, max_silence 300, ")
     topic, payload = messages["rekey1"]
     assert "entries    slot -, birth 1, step 0, wrapped " in call("inspect", "--hex", payload.hex()).output
     assert "chain      none" in call("inspect", "--hex", messages["rekey2"][1].hex()).output
@@ -152,10 +165,10 @@ def test_forged_signature_is_bad(call: Call, recorded: Recorded) -> None:
         (b"\xc0", None, "message", "wrong-type"),
         (b"\x98\x01", None, "message", "truncated"),
         (pack((2, 1)), None, "version", "wrong-version"),
-        (pack((1, 11)), None, "type", "wrong-message"),
+        (pack((1, 13)), None, "type", "wrong-message"),
         (pack((1, 1, 1, 1, [], b"", None, bytes(64))), None, "entries", "wrong-length"),
         (pack((1, 1, 1, 0, [], b"", None, bytes(64))), None, "height", "out-of-range"),
-        (pack((1, 2, 1, 1, 1, 1, 1, 1, bytes(63))), None, "signature", "wrong-length"),
+        (pack((1, 2, 1, 1, 1, 1, 1, 1, (1, 1, 1, 0, 0, 1, 0), bytes(63))), None, "signature", "wrong-length"),
         (pack((1, 8, 1, 0, "a b", bytes(8), 0, bytes(16))), None, "sender", "out-of-range"),
         (pack((1, 10, 1)), None, "message", "wrong-length"),
         (pack((1, 4, 1, 1, bytes(16), None, bytes(64))), "bkm/1/plant/b", "topic", "wrong-topic"),
@@ -191,7 +204,7 @@ def test_elements_of_a_malformed_message_are_sketched(call: Call) -> None:
 
 def test_absurd_time_does_not_break_it(call: Call) -> None:
     """A time that no calendar has is shown as the number that it is."""
-    payload = pack((1, 7, bytes(16), (1 << 63) - 1, bytes(32)))
+    payload = pack((1, 7, bytes(16), (1 << 63) - 1, 1, bytes(32)))
     assert "beyond the calendar" in call("inspect", "--hex", payload.hex()).output
 
 
