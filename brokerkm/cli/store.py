@@ -188,7 +188,7 @@ def new(*, spec: str, state: Path, as_json: bool) -> None:
     """Make a new store key at SPEC: a file, or an AES key in a PKCS#11 token that wraps one kept beside the store."""
     from brokerkm.storekey import open_source  # noqa: PLC0415 - not for --help
 
-    if spec.startswith("pkcs11:"):
+    if not spec.startswith("file:/"):  # then it lies in the state directory
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     open_source(spec, state.absolute()).create()
     kind = spec.partition(":")[0]
