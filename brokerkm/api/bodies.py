@@ -20,7 +20,6 @@ _HEX_KEY: Final = r"^[0-9a-fA-F]{64}$"
 _MAX_SECONDS: Final = 0xFFFFFFFF
 _MAX_TIME: Final = 1 << 53  # what JSON can say exactly
 MAX_NAMES: Final = 10_000  # members named in one request
-IMPORT_FORMATS: Final = ("application/jsonl", "text/csv")
 
 Acting: TypeAlias = NamedDependency[SkipValidation[Admin]]
 """The administration in the name of whoever asks."""

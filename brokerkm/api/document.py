@@ -10,8 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.serialization import encode_json
 
-from brokerkm.api.bodies import IMPORT_FORMATS
 from brokerkm.api.problems import MEDIA_TYPE, Problem
+from brokerkm.service.rows import FORMATS
 
 if TYPE_CHECKING:
     from brokerkm.service.credentials import Role
@@ -59,7 +59,7 @@ def complete(schema: Mapping[str, Any], handlers: Mapping[str, HTTPRouteHandler]
             operation["x-brokerkm-role"] = role.value
             if handler.opt.get("repeatable"):
                 schema_ = {"schema": {"type": "string"}}
-                operation["requestBody"] = {"required": True, "content": dict.fromkeys(IMPORT_FORMATS, schema_)}
+                operation["requestBody"] = {"required": True, "content": dict.fromkeys(FORMATS, schema_)}
                 operation["responses"]["415"] = _error(415, found)
     return document
 

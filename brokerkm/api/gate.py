@@ -5,6 +5,7 @@ turned away whatever they bring. On TLS it is a bearer token, or a client certif
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -21,6 +22,8 @@ from brokerkm.service import credentials
 from brokerkm.service.credentials import Role
 from brokerkm.service.limits import RateLimit
 from brokerkm.service.server import KeyServer
+
+_log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 1 << 20  # bytes; ten thousand member ids take 0.7 MB
 BODY_TIME: Final = 30.0  # seconds in which a body has to arrive
@@ -82,7 +85,12 @@ class Gate:
         except ProblemError as error:
             await send_problem(send, error)
             return
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except Exception:  # noqa: BLE001 - the client is told, the server goes on
+            _log.exception("a request failed outside of its route")
+            message = "the server failed unexpectedly; its log says why"
+            await send_problem(send, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", message))
 
     async def _authenticate(self, scope: HTTPScope, peer: Peer) -> Principal:
         if peer.is_local and not peer.is_trusted:

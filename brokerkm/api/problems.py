@@ -98,25 +98,37 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
 
 def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Return what a request is answered with that ended in `error`."""
+    problem, headers = _problem(error), dict[str, str]()
     match error:
         case ProblemError():
-            return respond(error.problem, error.headers)
-        case ValidationException():
-            return respond(_invalid(error))
-        case HTTPException():
-            status = HTTPStatus(error.status_code)
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                _log.error("a request failed", exc_info=error)
-                return respond(make(status, "the server failed unexpectedly; its log says why"))
-            return respond(make(status, str(error.detail)), error.headers)
-        case BrokerkmError():
-            for kind, status, name in _STATUSES:
-                if isinstance(error, kind):
-                    return respond(make(status, str(error), name))
+            headers = error.headers
+        case HTTPException() if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            headers = error.headers or {}
         case _:
             pass
-    _log.error("a request failed", exc_info=error)
-    return respond(make(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed unexpectedly; its log says why"))
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("a request failed", exc_info=error)
+    return respond(problem, headers)
+
+
+def _problem(error: Exception) -> Problem:
+    problem = make(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed unexpectedly; its log says why")
+    match error:
+        case ProblemError():
+            problem = error.problem
+        case ValidationException():
+            problem = _invalid(error)
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            problem = make(HTTPStatus(error.status_code), str(error.detail))
+        case RecursionError():
+            problem = make(HTTPStatus.BAD_REQUEST, "the body is nested too deeply")
+        case BrokerkmError():
+            found = [(status, name) for kind, status, name in _STATUSES if isinstance(error, kind)]
+            if found:
+                problem = make(found[0][0], str(error), found[0][1])
+        case _:
+            pass
+    return problem
 
 
 def _invalid(error: ValidationException) -> Problem:

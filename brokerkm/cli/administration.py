@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import click
 
 from brokerkm.cli.lazy import FailedError, WrongError
+from brokerkm.cli.options import server_state_option
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from brokerkm.service import AdminApi, Outcome
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound="Callable[..., object]")
+
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_REMOTE: Final = {
+    "server": (str, "BROKERKM_SERVER", "Administer the server at this URL, https://HOST:PORT, instead."),
+    "token_file": (_FILE, "BROKERKM_TOKEN_FILE", "File with the token for that server."),
+    "ca_file": (_FILE, "BROKERKM_CA_FILE", "CA of that server's certificate, if not one of the system's."),
+    "cert_file": (_FILE, "BROKERKM_CERT_FILE", "Client certificate for that server."),
+    "key_file": (_FILE, "BROKERKM_KEY_FILE", "Key of the client certificate."),
+}
+
+
+def server_options(command: _F) -> _F:
+    """Give a command what says which server it is about: a state directory here, or a URL and a token."""
+    for name, (kind, variable, text) in reversed(_REMOTE.items()):
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, type=kind, envvar=variable, help=text, expose_value=False, callback=_keep)(
+            command
+        )
+    return server_state_option(command)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> object:
+    """Keep an option for `administer`, so that it need not pass through every command."""
+    context.meta[f"{__name__}.{parameter.name}"] = value
+    return value
 
 
 def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]]) -> _T:
-    """Return what `work` makes of the server in a state directory, or of its store if no server runs."""
-    from brokerkm.api import open_admin  # noqa: PLC0415 - for what administers only
+    """Return what `work` makes of the server: the one that was named, that of a state directory, or its bare store."""
+    from brokerkm.api import Remote, RemoteAdmin, open_admin  # noqa: PLC0415 - for what administers only
+
+    meta = click.get_current_context().meta
+    url, *files = (meta.get(f"{__name__}.{name}") for name in _REMOTE)
 
     async def run() -> _T:
-        async with open_admin(state) as admin:
-            return await work(admin)
+        if url is None:
+            async with open_admin(state) as admin:
+                return await work(admin)
+        remote = await RemoteAdmin.reach(Remote.from_files(url, *files))
+        try:
+            return await work(remote)
+        finally:
+            await remote.close()
 
     return asyncio.run(run())
 

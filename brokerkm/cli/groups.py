@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from brokerkm.cli.administration import administer, describe, resolve_group
-from brokerkm.cli.options import server_state_option
+from brokerkm.cli.administration import administer, describe, resolve_group, server_options
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table
 from brokerkm.cli.recovering import recover
 
@@ -45,7 +44,7 @@ Examples:
 @click.option("--max-silence", default=300, show_default=True, help="Seconds without Beacon before members object.")
 @click.option("--send-when-silent", is_flag=True, help="Members go on sending then.")
 @click.option("--sign", is_flag=True, help="Members sign every message with their own key.")
-@server_state_option
+@server_options
 @json_option
 def create(
     *,
@@ -82,7 +81,7 @@ def create(
 
 
 @group.command("list", epilog="\b\nExamples:\n  brokerkm group list --json | jq -r .name\n")
-@server_state_option
+@server_options
 @json_option
 def list_(*, state: Path, as_json: bool) -> None:
     """List all groups; with --json one object a line."""
@@ -105,7 +104,7 @@ def list_(*, state: Path, as_json: bool) -> None:
 
 @group.command(epilog="\b\nExamples:\n  brokerkm group show\n  brokerkm group show plant --json\n")
 @click.argument("name", required=False)
-@server_state_option
+@server_options
 @json_option
 def show(*, name: str | None, state: Path, as_json: bool) -> None:
     """Show the group NAME, or the only one."""
@@ -119,7 +118,7 @@ def show(*, name: str | None, state: Path, as_json: bool) -> None:
 @group.command(epilog="\b\nExamples:\n  brokerkm group rotate\n  brokerkm group rotate plant --all\n")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Renew every key of the tree except the members' own.")
-@server_state_option
+@server_options
 @json_option
 def rotate(*, name: str | None, everything: bool, state: Path, as_json: bool) -> None:
     """Give the group NAME, or the only one, a new key."""

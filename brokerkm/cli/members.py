@@ -1,22 +1,39 @@
-"""`brokerkm member`: list, add, evict, readmit."""
+"""`brokerkm member`: list, show, add, import, evict, readmit, refresh."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import click
 
-from brokerkm.cli.administration import administer, describe, resolve_group
-from brokerkm.cli.options import server_state_option
-from brokerkm.cli.output import json_option, print_json, print_table
+from brokerkm.cli.administration import administer, describe, resolve_group, server_options
+from brokerkm.cli.invitation import parse_duration
+from brokerkm.cli.lazy import FailedError
+from brokerkm.cli.output import json_option, print_fields, print_json, print_table, say_time
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
     from pathlib import Path
 
-    from brokerkm.service import AdminApi, MemberInfo, Outcome
+    from brokerkm.service import AdminApi, MemberFilter, MemberInfo
+    from brokerkm.service.api import Evicted
+
+_F = TypeVar("_F", bound="Callable[..., object]")
 
 _group_option = click.option("-g", "--group", help="The group.  [default: the only one]")
+
+
+def _filter_options(command: _F) -> _F:
+    """Give a command the options that mean some of the members."""
+    for decorate in (
+        click.option("--behind", type=click.IntRange(0), help="Who has confirmed epochs, but none from this one on."),
+        click.option("--unseen", callback=parse_duration, help="Who has not been seen for so long, such as 30d."),
+        click.option("--match", default="*", help="Whose id matches this pattern, such as 'pump-*'."),
+    ):
+        command = decorate(command)
+    return command
 
 
 @click.group()
@@ -24,17 +41,32 @@ def member() -> None:
     """List members, admit devices, evict them."""
 
 
-@member.command("list", epilog="\b\nExamples:\n  brokerkm member list\n  brokerkm member list -g plant --json\n")
+@member.command(
+    "list",
+    epilog="\b\nExamples:\n  brokerkm member list\n  brokerkm member list -g plant --unseen 30d --json\n",
+)
 @_group_option
-@server_state_option
+@click.option("--status", type=click.Choice(("listed", "seated", "evicted", "pending")), help="Only those.")
+@_filter_options
+@server_options
 @json_option
-def list_(*, group: str | None, state: Path, as_json: bool) -> None:
-    """List all members, and whoever is listed or was evicted; with --json one object a line."""
+def list_(
+    *,
+    group: str | None,
+    status: str | None,
+    match: str,
+    unseen: int | None,
+    behind: int | None,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """List members, and whoever is listed, waits or was evicted; with --json one object a line."""
 
     async def work(admin: AdminApi) -> list[MemberInfo]:
         name = await resolve_group(admin, group)
         members: list[MemberInfo] = []
-        while page := await admin.list_members(name, after=members[-1].member if members else ""):
+        which = await _filter(admin, status, match, unseen, behind)
+        while page := await admin.list_members(name, after=members[-1].member if members else "", which=which):
             members += page
         return members
 
@@ -48,8 +80,33 @@ def list_(*, group: str | None, state: Path, as_json: bool) -> None:
             for info in members
         ]
         print_table(("MEMBER", "STATUS", "SLOT", "EPOCH", "IDENTITY"), rows)
-    else:
+    elif (status, match, unseen, behind) == (None, "*", None, None):
         click.echo("no member yet: `brokerkm invite` makes an invitation for a device")
+    else:
+        click.echo("no such member")
+
+
+@member.command(epilog="\b\nExamples:\n  brokerkm member show pump-7\n")
+@click.argument("name", metavar="MEMBER")
+@_group_option
+@server_options
+@json_option
+def show(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
+    """Show what is known of a member."""
+
+    async def work(admin: AdminApi) -> MemberInfo:
+        return await admin.show_member(await resolve_group(admin, group), name)
+
+    info = administer(state, work)
+    values = dataclasses.asdict(info)
+    if as_json:
+        print_json(values)
+        return
+    for key in ("since", "seen", "blocked_until"):
+        values[key] = say_time(values[key])
+    values["slot"] = "-" if info.slot is None else info.slot
+    values["acked"] = info.acked or "never"
+    print_fields({key.replace("_", " "): value for key, value in values.items()})
 
 
 @member.command(
@@ -62,7 +119,7 @@ Examples:
 @click.argument("name", metavar="MEMBER")
 @click.argument("identity")
 @_group_option
-@server_state_option
+@server_options
 @json_option
 def add(*, name: str, identity: str, group: str | None, state: Path, as_json: bool) -> None:
     """List the public key IDENTITY, 64 hex digits: the device that holds it may join as MEMBER, without a token."""
@@ -81,29 +138,55 @@ def add(*, name: str, identity: str, group: str | None, state: Path, as_json: bo
 @member.command(
     epilog="\b\nExamples:\n  brokerkm member evict pump-7\n  brokerkm member evict -g plant pump-7 pump-8\n"
 )
-@click.argument("names", metavar="MEMBER...", nargs=-1, required=True)
+@click.argument("names", metavar="[MEMBER...]", nargs=-1)
 @_group_option
+@click.option("--filter", "by_filter", is_flag=True, help="Evict all seated members that the options below mean.")
+@_filter_options
+@click.option("--dry-run", is_flag=True, help="Only say who would be evicted.")
 @click.option("--batch", is_flag=True, help="Wait for the server's next commit instead of making one at once.")
-@server_state_option
+@server_options
 @json_option
-def evict(*, names: tuple[str, ...], group: str | None, batch: bool, state: Path, as_json: bool) -> None:
+def evict(
+    *,
+    names: tuple[str, ...],
+    group: str | None,
+    by_filter: bool,
+    match: str,
+    unseen: int | None,
+    behind: int | None,
+    dry_run: bool,
+    batch: bool,
+    state: Path,
+    as_json: bool,
+) -> None:
     """Cut members off: they cannot read what is sent from now on, nor come back by themselves."""
+    narrowed = (match, unseen, behind) != ("*", None, None)
+    if bool(names) == by_filter or narrowed != by_filter:
+        message = "name the members, or say --filter with at least one of --match, --unseen, --behind"
+        raise click.UsageError(message)
 
-    async def work(admin: AdminApi) -> list[Outcome]:
+    async def work(admin: AdminApi) -> Evicted:
         found = await resolve_group(admin, group)
-        return [await admin.evict(found, name, urgent=not batch) for name in names]
+        whom = await _filter(admin, None, match, unseen, behind) if by_filter else names
+        return await admin.evict_many(found, whom, urgent=not batch, dry_run=dry_run)
 
-    for name, outcome in zip(names, administer(state, work), strict=True):
+    from brokerkm.service import Outcome  # noqa: PLC0415 - not for --help
+
+    done = administer(state, work)
+    outcome = Outcome(done.epoch, done.published)
+    for name in done.members:
         if as_json:
-            print_json({"member": name, **dataclasses.asdict(outcome)})
+            print_json({"member": name, "dry_run": dry_run, **dataclasses.asdict(outcome)})
         else:
-            click.echo(f"{name} is out: {describe(outcome)}")
+            click.echo(f"{name} would be evicted" if dry_run else f"{name} is out: {describe(outcome)}")
+    if not done.members and not as_json:
+        click.echo("no member is meant")
 
 
 @member.command(epilog="\b\nExamples:\n  brokerkm member readmit pump-7\n")
 @click.argument("name", metavar="MEMBER")
 @_group_option
-@server_state_option
+@server_options
 @json_option
 def readmit(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
     """Let an evicted member join again with the identity key that it had."""
@@ -112,6 +195,59 @@ def readmit(*, name: str, group: str | None, state: Path, as_json: bool) -> None
         return await admin.readmit(await resolve_group(admin, group), name)
 
     _print_member(administer(state, work), as_json=as_json)
+
+
+@member.command(epilog="\b\nExamples:\n  brokerkm member refresh pump-7\n")
+@click.argument("name", metavar="MEMBER")
+@_group_option
+@server_options
+@json_option
+def refresh(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
+    """Give a member a new key of its own with the next commit."""
+
+    async def work(admin: AdminApi) -> MemberInfo:
+        return await admin.refresh(await resolve_group(admin, group), name)
+
+    info = administer(state, work)
+    if as_json:
+        print_json(dataclasses.asdict(info))
+    else:
+        click.echo(f"{info.member} gets a new leaf key with the next commit")
+
+
+@member.command(
+    "import", epilog="\b\nExamples:\n  brokerkm member import fleet.csv\n  brokerkm member import - < fleet.jsonl\n"
+)
+@click.argument("file", type=click.File("rb"))
+@_group_option
+@server_options
+@json_option
+def import_(*, file: BinaryIO, group: str | None, state: Path, as_json: bool) -> None:
+    """List the public keys in FILE: CSV with the columns member and identity, or one JSON object a line.
+
+    What is listed already stays as it is, so that an import which broke off can be run again.
+    """
+    from brokerkm.cli.importing import import_file  # noqa: PLC0415 - rich, for this one only
+
+    async def work(admin: AdminApi) -> Counter[str]:
+        return await import_file(admin, await resolve_group(admin, group), file, as_json=as_json)
+
+    count = administer(state, work)
+    if not as_json:
+        click.echo(f"{count['added']} added, {count['unchanged']} were listed already, {count['refused']} refused")
+    if count["refused"]:
+        message = f"{count['refused']} rows were refused: mend them and run the import again"
+        raise FailedError(message)
+
+
+async def _filter(
+    admin: AdminApi, status: str | None, match: str, unseen: int | None, behind: int | None
+) -> MemberFilter:
+    """Return what the options mean, by the server's clock."""
+    from brokerkm.service import MemberFilter  # noqa: PLC0415 - not for --help
+
+    since = None if unseen is None else (await admin.status()).time - unseen * 1000
+    return MemberFilter(status, match, since, behind)
 
 
 def _print_member(info: MemberInfo, *, as_json: bool) -> None:

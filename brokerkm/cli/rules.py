@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from brokerkm.cli.administration import administer, resolve_group
-from brokerkm.cli.options import server_state_option
+from brokerkm.cli.administration import administer, resolve_group, server_options
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ Examples:
 @click.option("--share", type=click.IntRange(1, 100), help="Percent of the members that go in a day.  [default: 5]")
 @click.option("--notify", metavar="URL", help="Tell that URL.")
 @click.option("--notify-secret", metavar="SPEC", help="Where the key is that notices are signed with.")
-@server_state_option
+@server_options
 @json_option
 def add(*, name: str, group: str | None, state: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's
     """Add the rule NAME: one trigger, one action.
@@ -86,7 +85,7 @@ def add(*, name: str, group: str | None, state: Path, as_json: bool, **options: 
 
 @rule.command("list", epilog="\b\nExamples:\n  brokerkm rule list\n  brokerkm rule list -g plant --json\n")
 @_group_option
-@server_state_option
+@server_options
 @json_option
 def list_(*, group: str | None, state: Path, as_json: bool) -> None:
     """List the rules of a group; with --json one object a line."""
@@ -107,7 +106,7 @@ def list_(*, group: str | None, state: Path, as_json: bool) -> None:
 @rule.command(epilog="\b\nExamples:\n  brokerkm rule show nightly --json\n")
 @click.argument("name")
 @_group_option
-@server_state_option
+@server_options
 @json_option
 def show(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
     """Show the rule NAME and what became of its last run."""
@@ -117,7 +116,7 @@ def show(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
 @rule.command(epilog="\b\nExamples:\n  brokerkm rule remove nightly\n")
 @click.argument("name")
 @_group_option
-@server_state_option
+@server_options
 @json_option
 def remove(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
     """Remove the rule NAME."""
@@ -133,7 +132,7 @@ def remove(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
 @_group_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--all", "unbraked", is_flag=True, help="Evict also more members than the rule's share.")
-@server_state_option
+@server_options
 @json_option
 def run(*, name: str, group: str | None, dry_run: bool, unbraked: bool, state: Path, as_json: bool) -> None:
     """Run the rule NAME now, whether it is due or not."""

@@ -1,0 +1,42 @@
+"""`brokerkm status`: how the server is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from brokerkm.cli.administration import administer, server_options
+from brokerkm.cli.output import json_option, print_fields, print_json, print_table, say_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from brokerkm.service import AdminApi, GroupInfo
+    from brokerkm.service.api import ServerStatus
+
+
+@click.command(epilog="\b\nExamples:\n  brokerkm status\n  brokerkm status --json | jq .unpublished\n")
+@server_options
+@json_option
+def status(*, state: Path, as_json: bool) -> None:
+    """Show how the server is, and its groups."""
+
+    async def work(admin: AdminApi) -> tuple[ServerStatus, list[GroupInfo]]:
+        return await admin.status(), await admin.list_groups()
+
+    info, groups = administer(state, work)
+    values = dataclasses.asdict(info)
+    if as_json:
+        print_json(values)
+        return
+    values["time"] = say_time(info.time)
+    print_fields(values)
+    if groups:
+        click.echo()
+        rows = [
+            (one.name, one.members, one.epoch, one.waiting, one.unpublished, "yes" if one.frozen else "no")
+            for one in groups
+        ]
+        print_table(("GROUP", "MEMBERS", "EPOCH", "WAITING", "UNPUBLISHED", "FROZEN"), rows)
