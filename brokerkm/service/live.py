@@ -127,6 +127,11 @@ class LiveGroup:
         self.changes.join(join)
         self._note()
 
+    def seat(self, join: PendingJoin) -> asyncio.Future[tuple[int, int]]:
+        """Queue a join that an operator vouches for; the future gives epoch and sequence once that is decided."""
+        self.changes.join(join)
+        return self._wait(urgent=True)
+
     def refresh(self, records: Iterable[MemberRecord], actor: str) -> asyncio.Future[tuple[int, int]]:
         """Queue new leaf keys for seated members: each joins again at its place, as it did when it was seated."""
         for known in records:
