@@ -3,6 +3,7 @@
 A retained Beacon of a later epoch than the store's means that the store was restored from a backup, or that another
 server uses a copy of it: going on would use an epoch twice. No Beacon, or one of an earlier epoch, means that the
 broker has lost retained messages, and all that is kept is published again.
+A retained Handover that leads on from the store's own key means the former, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.crypto import load_verify_key
+from brokerkm.core.handover import Handover
 from brokerkm.core.rekey import Beacon
 from brokerkm.errors import RefusedError, StoreError
 from brokerkm.service.limits import RateLimit
@@ -46,7 +48,7 @@ class RetainedBeacons:
         """Return those of `groups` whose newest Beacon the broker does not have.
 
         Raises:
-            StoreError: it has a newer one than the store.
+            StoreError: it has a newer one than the store, or knows that the store's signing key was handed over.
             TransportError: it cannot be asked.
         """
         asked = list(groups)
@@ -54,15 +56,17 @@ class RetainedBeacons:
             return []
         loop = asyncio.get_running_loop()
         topics = [group.topics.beacon for group in asked]
+        chains = [group.topics.handover for group in asked]  # of interest at this moment only
         async with self._turn:
             await self._transport.unsubscribe(topics)  # only a new subscription is given what is retained
             self._asked = {group.name: loop.create_future() for group in asked}
             try:
-                await self._transport.subscribe(topics)
+                await self._transport.subscribe([*chains, *topics])
                 await asyncio.wait(self._asked.values(), timeout=self._patience, return_when=asyncio.FIRST_EXCEPTION)
                 answers = {name: future for name, future in self._asked.items() if future.done()}
             finally:
                 self._asked = {}
+            await self._transport.unsubscribe(chains)
         for error in [future.exception() for future in answers.values()]:
             if error is not None:
                 raise error
@@ -102,3 +106,21 @@ class RetainedBeacons:
             future.set_exception(StoreError(message))
         elif retained and future is not None:
             future.set_result(beacon.epoch)
+
+    def heard_handover(self, group: LiveGroup, payload: bytes) -> None:
+        """Take in a Handover: one that leads on from the store's own key shows that the store is behind."""
+        future = self._asked.get(group.name)
+        if future is None or future.done():
+            return
+        try:
+            links = Handover.decode(payload).after(group.group.server_key, group.name)
+        except RefusedError as error:
+            _log.warning("group %s: a Handover that does not lead on from this server's key: %s", group.name, error)
+            return
+        if links:
+            message = (
+                f"group {group.name}: the store's signing key was handed over to {links[-1].key.hex()} since it was "
+                "written: it was restored from a backup of before. Members believe the new key alone, and only a "
+                "store that has it can go on with the group: bring the newest one"
+            )
+            future.set_exception(StoreError(message))

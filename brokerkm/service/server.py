@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.core.group import Group
-from brokerkm.core.names import BeaconTopic, RequestTopic, Topics
+from brokerkm.core.names import BeaconTopic, HandoverTopic, RequestTopic, Topics
 from brokerkm.errors import BrokerkmError, LeaseLostError, RefusedError, StoreError, TransportError, UsageError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
@@ -437,6 +437,8 @@ class KeyServer:
         match name:
             case BeaconTopic() if group is not None and self._tenures[group.name].remaining() > 0:
                 self._retained.heard(group, delivery.payload, retained=delivery.retained)
+            case HandoverTopic() if group is not None:
+                self._retained.heard_handover(group, delivery.payload)
             case RequestTopic(member) if self.requests is not None and not delivery.retained:
                 await self._request(self.requests, route.group, member, delivery.payload)
             case _:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from brokerkm.core.crypto import labelled, load_signing_key
 from brokerkm.core.data import Sealer, traffic_key
 from brokerkm.core.events import MessageReceived
+from brokerkm.core.handover import Handover
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
@@ -105,6 +106,13 @@ def subgroup(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
     return fleet.server.topics.node(*node), sealed
 
 
+def handover(fleet: Fleet, victim: Device) -> tuple[str, bytes]:
+    """Hand the victim over to a key of the insider's own."""
+    mine = load_signing_key(b"m" * 32).public_key().public_bytes_raw()
+    link = Handover.sign(OWN, GROUP, mine, int(fleet.now * 1000))
+    return fleet.server.topics.handover, Handover((link,)).encode()
+
+
 @pytest.fixture
 def fleet() -> Fleet:
     """Eight members, without source authentication."""
@@ -121,7 +129,7 @@ def grown(seed: int) -> Fleet:
     return fleet
 
 
-FORGERS = [rekey, rekey_in_block, beacon, ratcheting_beacon, welcome, goodbye, refusal, subgroup]
+FORGERS = [rekey, rekey_in_block, beacon, ratcheting_beacon, welcome, goodbye, refusal, subgroup, handover]
 
 
 @pytest.mark.parametrize("forge", FORGERS)

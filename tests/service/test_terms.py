@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,19 @@ from service.fleet import Device, eventually
 
 from brokerkm.core.crypto import Algorithm
 from brokerkm.core.events import Joined, PolicyChanged, ServerKeyChanged
+from brokerkm.core.group import Group
 from brokerkm.core.handover import Handover
 from brokerkm.core.policy import Policy
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.service import KeyServer
-from brokerkm.transport import Options, Role, create
+from brokerkm.store import SqliteStore
+from brokerkm.transport import Options, Outgoing, Role, create
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from brokerkm.store import Store
 
     OpenDevice = Callable[..., Awaitable[Device]]
 
@@ -34,12 +40,16 @@ async def seated(server: KeyServer, device: OpenDevice, name: str = "pump") -> D
     return found
 
 
+def serving(store: Store) -> KeyServer:
+    """Return a server of `store` that is not started yet."""
+    transport = create(BROKER, Options(role=Role.SERVER))
+    return KeyServer(store, transport, interval=0, retained_wait=0.2, broker=BROKER)
+
+
 async def restarted(server: KeyServer) -> KeyServer:
     """Return another server on the store of one that is stopped."""
     await server.stop()
-    again = KeyServer(
-        server.store, create(BROKER, Options(role=Role.SERVER)), interval=0, retained_wait=0.2, broker=BROKER
-    )
+    again = serving(server.store)
     await again.start()
     return again
 
@@ -130,3 +140,32 @@ async def test_group_has_to_be_there(server: KeyServer) -> None:
         await server.admin.hand_over("plants")
     with pytest.raises(UsageError, match="there is no group"):
         await server.admin.set_policy("plants", OTHER)
+
+
+async def test_store_of_before_a_hand_over_is_refused(tmp_path: Path) -> None:
+    """Members believe a key that the backup does not have: serving it would only look as if it worked."""
+    path, backup = tmp_path / "store", tmp_path / "backup"
+    store = SqliteStore(path)
+    async with serving(store) as server:
+        await server.admin.create_group("plant")
+        await server.desk.call(store.scrub)
+        shutil.copy(path, backup)
+        await server.admin.hand_over("plant")
+    store.close()
+    store = SqliteStore(backup)
+    with pytest.raises(StoreError, match=r"was handed over to .*restored from a backup"):
+        async with serving(store):
+            pass
+    store.close()
+
+
+async def test_handover_of_a_stranger_keeps_no_server_from_starting(server: KeyServer) -> None:
+    """Anybody may retain something there if the broker lets them."""
+    forger = create(BROKER, Options(role=Role.SERVER))
+    await forger.open()
+    stranger = Group("plant", bytes(32)).hand_over(b"x" * 32, 1.0)
+    await forger.publish(Outgoing(server.groups["plant"].topics.handover, stranger, retain=True))
+    again = await restarted(server)
+    assert "plant" in again.groups
+    await again.stop()
+    await forger.close()
