@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -210,12 +211,13 @@ def test_sighup_changes_what_can_change_and_names_what_cannot(
 def test_a_new_password_is_used_from_the_next_connection_on(tmp_path: Path) -> None:
     """An operator changes it at both ends, without a restart of the key server."""
     with guarded_mosquitto({"keyserver": _PASSWORD}) as first:
-        configured(tmp_path, first)
+        configured(tmp_path, first, 'log_level = "info"')
         server = Server(tmp_path)
         try:
             users = first.process._directory / "brokerkm.passwd"
             program = require("mosquitto_passwd", "mosquitto")
             subprocess.run([program, "-b", str(users), "keyserver", "another-password"], check=True)
+            shutil.chown(users, users.parent.owner())  # it writes a new file, which only root could read
             first.process.stop()
             server.wait("the broker is gone")
             (tmp_path / "password").write_text("another-password")
