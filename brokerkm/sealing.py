@@ -7,6 +7,7 @@ files or logs.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -41,7 +42,7 @@ def seal_on_all_cores(suite: Suite, sealings: Sequence[Sealing]) -> list[bytes]:
     size = -(-len(sealings) // cores)
     shares = [sealings[at : at + size] for at in range(0, len(sealings), size)]
     with ThreadPoolExecutor(len(shares)) as threads:  # each waits for its process
-        return list(itertools.chain.from_iterable(threads.map(lambda share: _by_worker(suite, share), shares)))
+        return list(itertools.chain.from_iterable(threads.map(functools.partial(_by_worker, suite), shares)))
 
 
 def _by_worker(suite: Suite, share: Sequence[Sealing]) -> list[bytes]:

@@ -8,7 +8,7 @@ the business of `brokerkm.core.admission`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol, Self, cast
 
 from brokerkm.core.crypto import (
     MAC_SIZE,
@@ -28,7 +28,6 @@ from brokerkm.core.wire import (
     MAX_MESSAGE,
     NONCE_SIZE,
     VERSION,
-    array,
     binary,
     binary_size,
     open_message,
@@ -70,9 +69,11 @@ class DeviceCertificate(Protocol):
     @property
     def chain(self) -> Sequence[bytes]:
         """The certificates in DER, the device's first, each issued by the next; four at most."""
+        ...
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data` as the specification's section "Requests and admission" has it."""
+        ...
 
 
 Credential = TokenKey | DeviceCertificate
@@ -164,7 +165,7 @@ class Join:
             raise RefusedError(Reason.WRONG_TYPE, "proof")
         shown: bytes | tuple[bytes, ...] | None = None
         if type(credential) is list:
-            shown = _chain(credential)
+            shown = _chain(cast("list[object]", credential))
             proof = binary(proof, "proof", maximum=MAX_POSSESSION)
         elif credential is not None:
             shown = binary(credential, "credential", TOKEN_ID_SIZE)
@@ -197,8 +198,7 @@ class Join:
         return labelled(_POSSESSION, group, member) + self.proved_part
 
 
-def _chain(value: object) -> tuple[bytes, ...]:
-    certificates = array(value, "credential")
+def _chain(certificates: list[object]) -> tuple[bytes, ...]:
     if not 1 <= len(certificates) <= MAX_CHAIN:
         raise RefusedError(Reason.WRONG_LENGTH, "credential")
     return tuple(binary(certificate, "credential") for certificate in certificates)

@@ -9,7 +9,7 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
 from brokerkm.core.request import Join, Sync, TokenKey
-from brokerkm.core.welcome import NodeKey, Welcome
+from brokerkm.core.welcome import NodeKey, Sealing, Welcome
 from brokerkm.errors import RefusedError
 
 SEED = b"q" * 32  # text that shows through in any encoding
@@ -28,6 +28,11 @@ def forms(key: bytes) -> list[str]:
 def test_versions_are_shown_without_keys() -> None:
     """A node's key is named by its version."""
     assert "NodeKey(birth=3, step=4)" == repr(NodeKey(SEED, 3, 4))
+
+
+def test_what_is_to_be_sealed_is_shown_by_its_size() -> None:
+    """A Welcome on its way to a worker is all of a member's keys."""
+    assert "Sealing(32 bytes)" == repr(Sealing(b"", SEED, b""))
 
 
 def test_token_is_shown_by_its_id() -> None:
