@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.admission.rules import Returning
 from brokerkm.core.admission import Conduct, check_proof, conduct
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 MEMBER_REFUSALS: Final = (0.5, 3.0)
 MAX_TIMES: Final = 65_536  # members whose last request is remembered
+MAX_PLACES: Final = 16_384  # members whose slot is remembered; about 4 MB
 
 _REQUESTS: Final = frozenset({Kind.JOIN, Kind.SYNC, Kind.LEAVE, Kind.ACK})
 _ANSWERS: Final = {
@@ -49,6 +50,13 @@ _ANSWERS: Final = {
     Reason.REPLAY: None,
 }
 """What a member is told; NOT_ADMITTED for all other reasons."""
+
+
+class _Place(NamedTuple):
+    """Where a member id sat at an epoch; None if nowhere."""
+
+    epoch: int
+    slot: int | None
 
 
 class Requests:
@@ -74,6 +82,7 @@ class Requests:
         self._refusals_to_member = RateLimit(*MEMBER_REFUSALS)
         self.limit(RequestLimits())
         self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
         self.refused: Counter[str] = Counter()
         self.sightings: Final = Sightings(store, desk)
         self.registration: Final = Registration(store, desk, clock, self._feed, self._refuse)
@@ -124,6 +133,8 @@ class Requests:
             self._count(group, member, error)
             return
         try:
+            if not isinstance(request, Join):
+                self._screen(group, member, request)
             match request:
                 case Join():
                     await self._join(group, member, request)
@@ -249,8 +260,23 @@ class Requests:
         self._refuse(group, member, nonce, RefusalReason.TRY_LATER)
         return True
 
+    def _screen(self, group: LiveGroup, member: str, request: Sync | Leave | Ack) -> None:
+        """Refuse what a member that was looked up since the last commit cannot have sent; a flood is not worth more."""
+        place = self._places.get((group.name, member))
+        if place is not None and place.epoch == group.newest_epoch:
+            leaf_key = None if place.slot is None else group.group.leaf_key_at(place.slot)
+            last_time = self._times.get((group.name, member), 0)
+            check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
+
     async def _known(self, group: LiveGroup, member: str) -> MemberRecord | None:
-        return await self._desk.call(self._store.member, group.name, member)
+        epoch = group.newest_epoch
+        known = await self._desk.call(self._store.member, group.name, member)
+        if epoch == group.group.epoch == group.newest_epoch:  # no commit was under way
+            self._places.pop((group.name, member), None)
+            self._places[group.name, member] = _Place(epoch, known.slot if known is not None else None)
+            if len(self._places) > MAX_PLACES:
+                self._places.popitem(last=False)
+        return known
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

@@ -15,7 +15,7 @@ from service.fleet import Device, eventually
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused, Synced
 from brokerkm.core.member import Member
 from brokerkm.core.notice import RefusalReason
-from brokerkm.core.request import Join
+from brokerkm.core.request import Asked, Join, Sync
 from brokerkm.errors import StoreError, UnknownNameError, UsageError
 from brokerkm.service.feed import Kind
 from brokerkm.store import Status
@@ -449,3 +449,29 @@ async def test_a_policy_that_cannot_be_used(server: KeyServer, device: OpenDevic
     (tmp_path / "ca.pem").unlink()
     with pytest.raises(StoreError, match="the admission policy of group plant cannot be used"):
         await server.requests.registration.gate(server.groups["plant"])
+
+
+async def test_forgeries_do_not_reach_the_store(
+    server: KeyServer, device: OpenDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that was looked up since the last commit is known; after the next commit it is looked up again."""
+    pump = await seated(server, device)
+    group, requests = server.groups["plant"], server.requests
+    assert requests is not None
+    await pump.send(pump.member.sync(time.time()))
+    await pump.expect(Synced)
+    asked = Asked(bytes(16), int(time.time() * 1000) + 1000, 9)
+    forged = Sync.seal(bytes(32), "plant", "pump", asked=asked, epoch=1)
+    looked_up: list[str] = []
+    real = requests._store.member
+
+    def member(group: str, name: str) -> MemberRecord | None:
+        looked_up.append(name)
+        return real(group, name)
+
+    monkeypatch.setattr(requests._store, "member", member)
+    await requests.handle(group, "pump", forged)
+    assert (1, []) == (requests.refused["bad-mac"], looked_up)
+    await server.admin.rotate("plant")
+    await requests.handle(group, "pump", forged)
+    assert (2, True) == (requests.refused["bad-mac"], "pump" in looked_up)
