@@ -312,7 +312,8 @@ class LiveGroup:
                 joined[who.member] = self._seated(join)
             else:
                 rejected.append(Rejection(join, reason))
-        removed = [self._remove(member, eviction, now) for member, eviction in batch.evictions.items()]
+        gone = (self._remove(member, eviction, now) for member, eviction in batch.evictions.items())
+        removed = [record for record in gone if record is not None]
         if batch.rotate:
             self.group.rotate()
         if batch.rotate_all:
@@ -378,8 +379,11 @@ class LiveGroup:
             seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter
         )
 
-    def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord:
-        """Queue the eviction in the group, if it has a place there, and return what is known of it from now on."""
+    def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord | None:
+        """Queue the eviction in the group, if it has a place there, and return what is known of it from now on.
+
+        None if that is what is known already: two operators have wanted the same at the same time.
+        """
         try:
             self.group.evict(member, eviction.reason)
         except UsageError:
@@ -387,7 +391,9 @@ class LiveGroup:
         known = self._store.member(self.name, member)
         if known is None:
             known = MemberRecord(member, Status.LISTED, eviction.identity)
-        milder = eviction.reason is GoodbyeReason.LEFT and known.status is not Status.EVICTED
+        elif known.status is Status.EVICTED:
+            return None
+        milder = eviction.reason is GoodbyeReason.LEFT
         return replace(
             known,
             status=Status.LISTED if milder else Status.EVICTED,
