@@ -24,6 +24,7 @@ from brokerkm.core.welcome import Certificate, Welcome, WelcomeSecrets
 from brokerkm.core.wire import message_type
 from brokerkm.descriptor import Descriptor, EnrollmentToken
 from brokerkm.errors import RefusedError, StoreError, UsageError
+from brokerkm.offline import OfflineBundle, OfflineRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +121,8 @@ TARGETS: Final[dict[str, tuple[Callable[[bytes], object], tuple[type[Exception],
     "topic": (_text(TOPICS.parse), ALLOWED),
     "descriptor": (Descriptor.from_json, MALFORMED),
     "token": (_text(EnrollmentToken.parse), MALFORMED),
+    "request-file": (OfflineRequest.from_json, MALFORMED),
+    "bundle-file": (OfflineBundle.from_json, MALFORMED),
     "receive": (_receive, ()),
 }
 
@@ -159,6 +162,7 @@ def _seeds() -> dict[str, list[bytes]]:
         asked=Asked(bytes(16), time, 1),
     )
     level = TOPICS.node(1, 7)
+    plain = Descriptor(broker="mqtt://localhost", group="plant", suite=Suite.X25519, server_key=bytes(32))
     return {
         **{case_name: [payload] for case_name, payload in cases.items()},
         "type": list(cases.values()),
@@ -192,5 +196,7 @@ def _seeds() -> dict[str, list[bytes]]:
             .encode()
         ],
         "token": [str(EnrollmentToken(bytes(8), bytes(32))).encode()],
+        "request-file": [OfflineRequest("plant", "pump", b"join").to_json().encode()],
+        "bundle-file": [OfflineBundle(plain, "pump", b"welcome").to_json().encode()],
         "receive": [bytes((place,)) + payload for place in range(10) for payload in cases.values()],
     }
