@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -107,7 +107,7 @@ def issue(member: str, device_seed: bytes) -> tuple[bytes, bytes]:
     """Return the certificate of `member` and that of its authority, in DER; Ed25519 makes them the same every time."""
     authority, device = load_signing_key(draw("authority", 32)), load_signing_key(device_seed)
     issuer = x509.Name.from_rfc4514_string("CN=Device authority")
-    start, end = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2026, 2046))
+    start, end = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2026, 2046))
     certificates: list[bytes] = []
     for serial, (name, key) in enumerate(
         [(x509.Name.from_rfc4514_string(f"CN={member}"), device), (issuer, authority)]
