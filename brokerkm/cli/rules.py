@@ -13,7 +13,7 @@ from brokerkm.cli.administration import administer, resolve_group, server_option
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from typing import TypeVar
 
@@ -180,7 +180,7 @@ def _action(options: dict[str, Any]) -> dict[str, Any]:
     return _one(named, "do", "what to do: --rotate, --evict or --notify")
 
 
-def _one(named: dict[str, dict[str, Any] | None], tag: str, what: str) -> dict[str, Any]:
+def _one(named: Mapping[str, Mapping[str, Any] | None], tag: str, what: str) -> dict[str, Any]:
     chosen = {kind: fields for kind, fields in named.items() if fields is not None}
     if len(chosen) != 1:
         message = f"say one thing {what}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from brokerkm.store.records import Finding
 
-_KINDS: Final = {"SqliteStore": "sqlite", "PostgresStore": "postgresql"}
+_KINDS: Final = {"SqliteStore": "sqlite", "MemoryStore": "memory"}  # what several servers share is PostgreSQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class StoreKeeping(Office):
         groups = list(self._server.groups.values())
         levels = [len(level.births) for group in groups for level in group.group.tree.levels]
         return StoreInfo(
-            kind=_KINDS.get(type(self._server.store).__name__, "memory"),
+            kind=_KINDS.get(type(self._server.store).__name__, "postgresql"),
             version=VERSION,
             groups=len(groups),
             members=sum(len(group.group.directory) for group in groups),
