@@ -91,7 +91,7 @@ class PostgresEngine:
             connection.execute(self._write)
             yield PostgresSession(connection)
             try:
-                connection.execute("COMMIT")
+                connection.execute("COMMIT", prepare=False)
             except (self.pool.driver.OperationalError, self.pool.driver.InterfaceError) as error:
                 message = f"the database {self.pool.name} did not say whether it has stored a change: it may have"
                 raise OutcomeUnknownError(message) from error
@@ -102,7 +102,7 @@ class PostgresEngine:
         with self.pool.connection() as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield PostgresSession(connection)
-            connection.execute("COMMIT")
+            connection.execute("COMMIT", prepare=False)
 
     @contextmanager
     def alone(self) -> Generator[None]:

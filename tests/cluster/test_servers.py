@@ -132,7 +132,7 @@ async def test_a_paused_leader_does_nothing_under_its_old_lease(pair: Cluster, g
         epoch = await other.call(group, "rotate")
         assert before + 1 == epoch
         leader.signal(signal.SIGCONT)
-        with pytest.raises(StoreError, match="led by another server|lease has run out"):
+        with pytest.raises(StoreError, match=r"led by another server|lease has run out"):
             await asked
         await leader.yields(group)
         assert epoch == await leader.call(group, "show")  # asked of the new leader
