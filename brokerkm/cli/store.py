@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _key_option = click.option(
-    "--key", metavar="SPEC", help="Store key that FILE is sealed under.  [default: store.key in the state directory]"
+    "--key", metavar="SPEC", help="Store key that FILE is sealed under.  [default: the server's own]"
 )
 
 
@@ -216,9 +217,17 @@ def _check_copy(file: Path, place: Path, spec: str | None, state: Path, progress
     from brokerkm.storekey import open_source  # noqa: PLC0415
 
     copy_backup(file, place, progress)
-    source = open_source(spec or f"file:{KEY_FILE}", state.absolute())
+    source = open_source(spec or _configured_key() or f"file:{KEY_FILE}", state.absolute())
     with contextlib.closing(SqliteStore(place, source.read)) as copied:
         return copied.verify(progress)
+
+
+def _configured_key() -> str | None:
+    """Return the spec of the store key that the server is configured to take."""
+    from brokerkm.config import load  # noqa: PLC0415 - not for --help
+
+    reference = load(os.environ.get("BROKERKM_CONFIG") or None, os.environ).store.key
+    return None if reference is None else reference.spec
 
 
 def _put_aside(place: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from cli.conftest import Machine
     from click.testing import Result
 
@@ -115,6 +116,28 @@ def test_altered_copy_is_found(call: Call) -> None:
     result = call("store", "restore", "copy", "--force")
     assert (1, True) == (result.exit_code, "is not whole" in result.stderr)
     assert 0 == call("store", "verify").exit_code
+
+
+def test_configured_key_is_taken_without_a_server_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server is told by its configuration or the environment, the commands are told as well."""
+    call("group", "create", "plant")
+    new = f"file:{Path('new.key').absolute()}"
+    call("store", "key", "new", new)
+    assert 0 == call("store", "rewrap", "--key", new).exit_code
+    refused = call("group", "list")
+    assert (1, True) == (refused.exit_code, "not the store key" in refused.stderr)
+    Path("brokerkm.toml").write_text(f'[store]\nkey = "{new}"\n')
+    monkeypatch.setenv("BROKERKM_CONFIG", "brokerkm.toml")
+    assert ["plant"] == names(call)
+    assert 0 == call("store", "backup", "copy").exit_code
+    assert "copy is whole\n" == call("store", "verify", "copy").output
+    assert 0 == call("store", "restore", "copy", "--force").exit_code
+    monkeypatch.delenv("BROKERKM_CONFIG")
+    monkeypatch.setenv("BROKERKM_STORE_KEY", new)
+    assert ["plant"] == names(call)
+    monkeypatch.setenv("BROKERKM_STORE_URL", "postgresql://127.0.0.1:1/x")
+    refused = call("group", "list")
+    assert (2, True) == (refused.exit_code, "several servers share" in refused.stderr), refused.output
 
 
 def test_keys_are_made_once(call: Call) -> None:
