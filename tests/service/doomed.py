@@ -1,6 +1,6 @@
-"""A key server that rotates its group's key for ever, to be killed: python doomed.py STATE BROKER_URL GROUP STEP COUNT.
+"""A key server that evicts and rotates for ever, to be killed: python doomed.py STATE BROKER_URL GROUP STEP COUNT.
 
-With a step it kills itself, by SIGKILL, when it gets there for the COUNT-th time after it has begun to rotate; the step
+With a step it kills itself, by SIGKILL, when it gets there for the COUNT-th time after it has begun; the step
 "never" leaves that to others. Each epoch is printed when it is stored.
 """
 
@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.doomed_group import DOOMED
+
 from brokerkm.service import STORE_FILE, KeyServer
-from brokerkm.store import SqliteStore
+from brokerkm.store import SqliteStore, Status
 from brokerkm.store.database import SqliteEngine
 from brokerkm.transport import Options, Role, create
 
@@ -79,9 +81,12 @@ async def serve(state: Path, url: str, group: str, trap: Trap) -> None:
         trap.set(store, transport)
         async with KeyServer(store, transport, interval=0, broker=url) as server:
             print("serving", flush=True)  # noqa: T201 - the test waits for it
+            doomed = [one.member for one in store.members(group, status=Status.SEATED, pattern=f"{DOOMED}*")]
             trap.armed = True
             while True:
-                epoch, _ = await server.groups[group].rotate(everything=False, actor="server")
+                live = server.groups[group]
+                stored = live.evict(doomed.pop(), urgent=True) if doomed else live.rotate(everything=False)
+                epoch, _ = await stored
                 print(epoch, flush=True)  # noqa: T201 - acknowledged
 
 

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from service.doomed_group import GROUP, STEPS
+from service.doomed_group import DOOMED, GROUP, STEPS
 from service.fleet import PATIENCE, Device, eventually
 from service.witness import Witness
 
 from brokerkm.core.events import Evicted, Joined
+from brokerkm.core.names import Topics
 from brokerkm.service import STORE_FILE, KeyServer
-from brokerkm.store import SqliteStore
-from brokerkm.transport import Options, Role, create
+from brokerkm.store import SqliteStore, Status
+from brokerkm.transport import Delivery, Options, Role, create
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 
     OpenDevice = Callable[..., Awaitable[Device]]
 
-DOOMED = Path(__file__).with_name("doomed.py")
+PROGRAM = Path(__file__).with_name("doomed.py")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH")])),
+}
 KILLS = int(os.environ.get("BROKERKM_KILLS", "40"))
-DEVICES = "abc"
+DEVICES = ("a", "b", "c", *(f"{DOOMED}{number}" for number in range(6)))
 
 
 @contextlib.asynccontextmanager
@@ -61,8 +66,8 @@ async def fleet(state: Path, url: str, device: OpenDevice, name: str) -> list[De
 
 async def doom(state: Path, url: str, group: str, step: str = "never", count: int = 1) -> asyncio.subprocess.Process:
     """Start a server that is going to be killed."""
-    command = (sys.executable, DOOMED, state, url, group, step, str(count))
-    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    command = (sys.executable, PROGRAM, state, url, group, step, str(count))
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=ENVIRONMENT)
 
 
 async def last_words(process: asyncio.subprocess.Process) -> list[int]:
@@ -82,15 +87,38 @@ def check_store(state: Path, acknowledged: int) -> int:
         return record.epoch
 
 
+async def nothing_lost(store: SqliteStore, url: str, group: str) -> None:
+    """Check that the broker retains what the store has for all members, to the byte."""
+    with store._engine.reading() as session:
+        kept = dict(session.rows("SELECT topic, payload FROM outbox WHERE audience IS NULL"))
+    assert Topics(group).beacon in kept
+    late = create(url, Options())
+    await late.open()
+    await late.subscribe(kept)
+    async with asyncio.timeout(PATIENCE):
+        async for item in late.incoming():
+            if isinstance(item, Delivery):
+                assert item.payload == kept.pop(item.topic, item.payload), item.topic
+            if not kept:
+                break
+    await late.close()
+
+
 async def goes_on(state: Path, url: str, group: str, devices: list[Device], witness: Witness) -> None:
-    """Check that a new server brings all members to the same new epoch, and one out."""
+    """Check that a new server brings all members to the same new epoch, and tells those who are out."""
     async with serving(state, url) as server:
-        last = (await server.admin.evict(group, "a")).epoch
-        await devices[0].expect(Evicted)
-        for one in devices[1:]:
-            await one.reaches(last)
-        await eventually(lambda: last in witness.epochs)
         assert server.publisher is not None
+        assert await server.publisher.published(group, 1 << 62, PATIENCE)
+        assert isinstance(server.store, SqliteStore)
+        await nothing_lost(server.store, url, group)
+        last = (await server.admin.evict(group, "a")).epoch
+        for one in devices:
+            known = server.store.member(group, one.member.profile.member)
+            if known is not None and known.status is Status.EVICTED:
+                await one.expect(Evicted)
+            else:
+                await one.reaches(last)
+        await eventually(lambda: last in witness.epochs)
         assert await server.publisher.published(group, 1 << 62, PATIENCE)
     assert witness.epochs == sorted(witness.epochs)
 
