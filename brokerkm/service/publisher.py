@@ -210,8 +210,8 @@ class Publisher:
                     for message in messages:
                         await self._publish_if_possible(message)
         except TimeoutError:
-            message = "the lease ended before the broker had accepted all"
-            raise TransportError(message) from None
+            text = "the lease ended before the broker had accepted all"
+            raise TransportError(text) from None
 
     async def _publish_if_possible(self, message: Outgoing) -> None:
         try:
