@@ -9,7 +9,7 @@ from brokerkm.bench.server_store import durable_eviction, open_group, plant
 if TYPE_CHECKING:
     from pathlib import Path
 
-MEMBERS = 3_000
+MEMBERS = 30_000  # enough that the allocator has to ask for memory
 
 
 def test_a_group_is_opened_and_evicted_from(tmp_path: Path) -> None:
