@@ -26,10 +26,6 @@ def _name(text: str) -> str:
     return "" if is_identifier(text) else "it has to be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
-def _id(text: str) -> str:
-    return _name(text) if text else ""
-
-
 def _prefix(text: str) -> str:
     try:
         Topics("any", text)
@@ -81,12 +77,6 @@ class Server:
         "Directory of the key server: control socket, SQLite file and what it makes by itself. Default: "
         "$STATE_DIRECTORY of systemd, else ~/.local/state/brokerkm-server.",
         sample="/var/lib/brokerkm",
-    )
-    id: str = key(
-        "",
-        "Name of this server among others that share a database. Default: the host's name.",
-        check=_id,
-        sample="key-1",
     )
     group: str = key("fleet", "Group that is made if there is none yet.", check=_name)
 
@@ -229,13 +219,6 @@ class Defaults:
     acknowledge: int = key(
         0, "Within how long members confirm a new epoch; 0: they do not.", unit="s", low=0, high=MAX_SECONDS
     )
-    root_period: int = key(
-        0, "After how long the root gets a new key by itself; 0: never.", unit="s", low=0, high=MAX_SECONDS
-    )
-    leaf_period: int = key(
-        0, "After how long a member gets a new leaf key by itself; 0: never.", unit="s", low=0, high=MAX_SECONDS
-    )
-    retained: bool = key(default=True, text="Whether the broker keeps the newest message of each topic.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

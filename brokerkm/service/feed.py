@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -125,7 +125,7 @@ class Feed:
         """
         if not self._listeners and not self._followers:
             return
-        given: Mapping[str, object] = details
+        given = cast("Mapping[str, object]", details)
         for name, value in given.items():
             if not isinstance(value, str | int | float):
                 message = f"detail {name} of {kind}: {type(value).__name__} is neither text nor number"

@@ -63,7 +63,7 @@ def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
     """Variables of other programs, and of our other commands, are none of its business."""
     environment = {
         "BROKERKM_DEFAULTS_DEGREE": "8",
-        "BROKERKM_DEFAULTS_RETAINED": "no",
+        "BROKERKM_DEFAULTS_STOP_WHEN_SILENT": "no",
         "BROKERKM_BROKER_TIMEOUT": "2.5",
         "BROKERKM_BROKER": "mqtt://elsewhere",
         "BROKERKM_STATE": "/home/me",
@@ -73,7 +73,7 @@ def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
     assert (8, 9, False, 2.5) == (
         found.defaults.degree,
         found.defaults.hold,
-        found.defaults.retained,
+        found.defaults.stop_when_silent,
         found.broker.timeout,
     )
 
@@ -90,12 +90,18 @@ def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
         ("[defaults]\nmax_silence = 0", "c.toml:2: defaults.max_silence: it has to be at least 1 s"),
         ("[defaults]\ninterval = inf", "c.toml:2: defaults.interval: it has to be finite"),
         ("[defaults]\ninterval = nan", "c.toml:2: defaults.interval: it has to be finite"),
-        ("[defaults]\nretained = 1", "c.toml:2: defaults.retained: it has to be true or false, not a whole number"),
+        (
+            "[defaults]\nstop_when_silent = 1",
+            "c.toml:2: defaults.stop_when_silent: it has to be true or false, not a whole number",
+        ),
         ("[defaults]\nsuite = 'rsa'", "c.toml:2: defaults.suite: it has to be one of x25519, mlkem768-x25519"),
-        ("[server]\nid = 'a/b'", "c.toml:2: server.id: it has to be 1 to 64 of A-Z a-z 0-9 . _ -"),
+        ("[server]\ngroup = 'a/b'", "c.toml:2: server.group: it has to be 1 to 64 of A-Z a-z 0-9 . _ -"),
         ("[server]\nstate = ''", "c.toml:2: server.state: a path cannot be empty: leave the key out"),
-        ('[server]\nid = "a\\u0007"', "c.toml:2: server.id: a text of at most 4096 characters, none of them a control"),
-        ("[server]\nid = ['a']", "c.toml:2: server.id: it has to be a text, not more"),
+        (
+            '[server]\ngroup = "a\\u0007"',
+            "c.toml:2: server.group: a text of at most 4096 characters, none of them a control",
+        ),
+        ("[server]\ngroup = ['a']", "c.toml:2: server.group: it has to be a text, not more"),
         ("[store]\nurl = 'mysql://db'", "c.toml:2: store.url: write sqlite:///PATH or postgresql://HOST/DATABASE"),
         ("[broker]\nurl = 'broker.example'", "c.toml:2: broker.url: write a URL: scheme://host:port"),
         ("[broker]\nurl = 'mqtt://[x'", "c.toml:2: broker.url: it is no URL"),
@@ -126,9 +132,9 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, expecte
         ),
         ("BROKERKM_BROKER_PORT", "many", "BROKERKM_BROKER_PORT: broker.port: it has to be a whole number"),
         (
-            "BROKERKM_DEFAULTS_RETAINED",
+            "BROKERKM_DEFAULTS_STOP_WHEN_SILENT",
             "perhaps",
-            "BROKERKM_DEFAULTS_RETAINED: defaults.retained: it has to be true or",
+            "BROKERKM_DEFAULTS_STOP_WHEN_SILENT: defaults.stop_when_silent: it has to be true or",
         ),
         ("BROKERKM_DEFAULTS_DEGREE", "1", "BROKERKM_DEFAULTS_DEGREE: defaults.degree: it has to be at least 2"),
     ],
