@@ -26,7 +26,7 @@ from brokerkm.service.server import KeyServer
 from brokerkm.store.postgres import PostgresStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
 LEASE: Final = 2.0  # seconds
 ROUNDS: Final = 5
@@ -104,7 +104,7 @@ async def _serve(url: str, lease: float, group: str) -> None:
 
 
 @contextlib.contextmanager
-def _postgresql() -> Iterator[str]:
+def _postgresql() -> Generator[str]:
     """Run a cluster in a temporary directory, reached by a socket in it; give the URL of a database."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not found:
