@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from brokerkm.config.secret import parse
-from brokerkm.errors import BrokerkmError
+from brokerkm.errors import BrokerkmError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +74,7 @@ class Hook:
         self._clock: Final = clock
         self._secret: Final = parse(settings.secret).read().encode() if settings.secret else b""
         self._parts: Final = urllib.parse.urlsplit(settings.url)
-        self._tls: Final = (
-            ssl.create_default_context(cafile=settings.authorities or None) if self._parts.scheme == "https" else None
-        )
+        self._tls: Final = _trust(settings.authorities) if self._parts.scheme == "https" else None
         self._kept: Final[OrderedDict[tuple[str, str, bytes, str], tuple[float, bool]]] = OrderedDict()
         self._open = 0
 
@@ -139,6 +137,14 @@ class Hook:
             signature = hmac.new(self._secret, moment.encode() + b"." + body, hashlib.sha256).hexdigest()
             lines.append(f"Brokerkm-Signature: sha256={signature}")
         return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _trust(authorities: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authorities or None)
+    except OSError as error:  # an ssl.SSLError is one
+        message = f"{authorities}: {error.strerror or 'it has to hold certificates in PEM'}"
+        raise UsageError(message) from error
 
 
 def _question(who: Applicant) -> bytes:

@@ -522,3 +522,27 @@ def test_files_that_cannot_be_used(
         gate.add_list(contents[crl] if isinstance(crl, str) else crl)
     with pytest.raises(UsageError, match=match):
         gate.open()
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory, a file that is too large, and one whose list is damaged inside."""
+    gate = Gate(tmp_path, Authority())
+    monkeypatch.setattr("brokerkm.admission.certificates.MAX_FILE", 10)
+    with pytest.raises(UsageError, match=r"ca\.pem: more than 10 bytes"):
+        gate.open()
+    gate.bundle.unlink()
+    gate.bundle.mkdir()
+    with pytest.raises(UsageError, match=r"ca\.pem: Is a directory"):
+        gate.open()
+
+
+def test_a_list_signed_by_another_kind_of_key(tmp_path: Path) -> None:
+    """It says it is the authority's, but is signed by an algorithm that its key does not know."""
+    root = Authority()
+    gate = Gate(tmp_path, root)
+    gate.add_list(Authority(key=KEYS["rsa"]()).revoke().public_bytes(DER))
+    assert "no valid revocation list of its issuer" == gate.refuses(root.device("pump"))
+    bare = Authority("bare", extensions=[AUTHORITY[0]])
+    gate = Gate(tmp_path, bare)
+    gate.add_list(bare.revoke().public_bytes(DER))
+    assert {"pump"} == gate.verify(bare.device("pump")).members

@@ -194,3 +194,12 @@ def test_a_secret_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_HOOK", raising=False)
     with pytest.raises(UsageError, match="env:NO_HOOK"):
         Hook(HookSettings("http://localhost", "env:NO_HOOK"))
+
+
+@pytest.mark.parametrize("content", [None, "nothing"])
+def test_authorities_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
+    """So it is with the file of those who certify the hook."""
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    with pytest.raises(UsageError, match=r"ca\.pem: "):
+        Hook(HookSettings("https://localhost", authorities=str(tmp_path / "ca.pem")))

@@ -12,6 +12,7 @@ from admission.authority import Device as Certified
 from admission.test_hook import NO, YES, inventory
 from service.fleet import Device, eventually
 
+from brokerkm.api import ApiServer, RemoteAdmin
 from brokerkm.core.events import Evicted, Joined, Rekeyed, RequestRefused, Synced
 from brokerkm.core.member import Member
 from brokerkm.core.notice import RefusalReason
@@ -475,3 +476,35 @@ async def test_forgeries_do_not_reach_the_store(
     await server.admin.rotate("plant")
     await requests.handle(group, "pump", forged)
     assert (2, True) == (requests.refused["bad-mac"], "pump" in looked_up)
+
+
+async def test_over_the_api(server: KeyServer, device: OpenDevice, store: Store, tmp_path: Path) -> None:
+    """All of it can be done from another process."""
+    async with ApiServer(server, tmp_path / "control.sock"):
+        admin = await RemoteAdmin.connect(tmp_path / "control.sock")
+        try:
+            assert "approve" == (await admin.set_admission("plant", {"default": "approve"}))["default"]
+            assert "approve" == (await admin.show_admission("plant"))["default"]
+            with pytest.raises(UsageError, match="default has to be one of"):
+                await admin.set_admission("plant", {"default": "no"})
+            pump, _ = await wait_for_a_yes(server, device, store)
+            assert "listed" == (await admin.approve("plant", "pump")).status
+            await pump.expect(Joined)
+            with pytest.raises(UnknownNameError, match="does not wait"):
+                await admin.reject("plant", "pump")
+            with pytest.raises(UsageError, match="is not in quarantine"):
+                await admin.lift("plant", "pump")
+            assert "listed" == (await admin.release("plant", "pump")).status
+        finally:
+            await admin.close()
+
+
+async def test_who_sits_is_not_put_off(server: KeyServer, device: OpenDevice, store: Store) -> None:
+    """A rule that has others approved does not let them unseat a member by asking for its id."""
+    pump = await seated(server, device)
+    await server.admin.set_admission("plant", {"rules": [{"action": "approve", "returning": "other"}]})
+    descriptor = await server.admin.invite("plant")
+    other = await device(descriptor)
+    await ask(other, token_of(descriptor))
+    assert RefusalReason.NOT_ADMITTED is await refused(other)
+    assert (Status.SEATED, pump.member.identity) == (known(store).status, known(store).identity)
