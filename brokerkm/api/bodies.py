@@ -67,6 +67,23 @@ class PolicyBody(Struct, forbid_unknown_fields=True, frozen=True):
     acknowledge: _Seconds | UnsetType = UNSET
 
 
+class SettingsBody(Struct, forbid_unknown_fields=True, frozen=True):
+    """What the server does by itself; what is left out stays as it is. `interval` and `max_pending`: null: its own."""
+
+    interval: Annotated[float, Meta(ge=0, le=3600)] | UnsetType | None = UNSET
+    max_pending: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType | None = UNSET
+    root_period: _Seconds | UnsetType = UNSET
+    leaf_period: _Seconds | UnsetType = UNSET
+    retained: bool | UnsetType = UNSET
+
+
+class SetGroup(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is to change in a group."""
+
+    policy: PolicyBody = PolicyBody()
+    settings: SettingsBody = SettingsBody()
+
+
 class CreateGroup(Struct, forbid_unknown_fields=True, frozen=True):
     """A new group."""
 
@@ -78,6 +95,7 @@ class CreateGroup(Struct, forbid_unknown_fields=True, frozen=True):
     )
     beacon_interval: _Interval = DEFAULT_BEACON_INTERVAL
     policy: PolicyBody = PolicyBody()
+    settings: SettingsBody = SettingsBody()
 
 
 class Rotate(Struct, forbid_unknown_fields=True, frozen=True):

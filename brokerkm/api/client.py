@@ -33,6 +33,7 @@ from brokerkm.service.api import (
     policy_fields,
 )
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
+from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -76,6 +77,7 @@ class RemoteAdmin:
         policy: Policy = Policy(),  # noqa: B008 - frozen
         prefix: str = DEFAULT_PREFIX,
         beacon_interval: int = DEFAULT_BEACON_INTERVAL,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
     ) -> GroupInfo:
         """Create a group."""
         body = {
@@ -85,6 +87,7 @@ class RemoteAdmin:
             "policy": policy_fields(policy),
             "prefix": prefix,
             "beacon_interval": beacon_interval,
+            "settings": dataclasses.asdict(settings),
         }
         return GroupInfo(**await self._exchange.ask("POST", "/v1/groups", body))
 
@@ -105,6 +108,32 @@ class RemoteAdmin:
     async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
         """Give the group new keys."""
         return Outcome(**await self._exchange.ask("POST", f"{_group(group)}/rotate", {"everything": everything}))
+
+    async def set_policy(self, group: str, policy: Policy) -> Outcome:
+        """Ask something else of the members."""
+        info = GroupInfo(**await self._exchange.ask("PATCH", _group(group), {"policy": policy_fields(policy)}))
+        return Outcome(info.epoch, info.unpublished == 0)
+
+    async def hand_over(self, group: str) -> Outcome:
+        """Draw another signing key for the group."""
+        return Outcome(**await self._exchange.ask("POST", f"{_group(group)}/hand-over"))
+
+    async def configure(self, group: str, settings: Settings) -> GroupInfo:
+        """Have the server do something else for the group by itself."""
+        body = {"settings": dataclasses.asdict(settings)}
+        return GroupInfo(**await self._exchange.ask("PATCH", _group(group), body))
+
+    async def freeze(self, group: str) -> GroupInfo:
+        """Commit nothing in the group until it is thawed."""
+        return GroupInfo(**await self._exchange.ask("POST", f"{_group(group)}/freeze"))
+
+    async def thaw(self, group: str) -> GroupInfo:
+        """Go on with a group that was frozen."""
+        return GroupInfo(**await self._exchange.ask("POST", f"{_group(group)}/thaw"))
+
+    async def destroy(self, group: str) -> None:
+        """Forget a group."""
+        await self._exchange.ask("DELETE", _group(group))
 
     async def list_members(
         self,

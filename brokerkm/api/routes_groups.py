@@ -3,23 +3,38 @@
 import dataclasses
 from typing import Any, Final
 
-from litestar import get, post
+from litestar import delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
 from msgspec import UNSET
 
-from brokerkm.api.bodies import Acting, AfterName, CreateGroup, GroupPath, Limit, Listing, PolicyBody, Rotate, listing
+from brokerkm.api.bodies import (
+    Acting,
+    AfterName,
+    CreateGroup,
+    GroupPath,
+    Limit,
+    Listing,
+    PolicyBody,
+    Rotate,
+    SetGroup,
+    SettingsBody,
+    listing,
+)
 from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.policy import Policy
-from brokerkm.service.api import PAGE, GroupInfo, Outcome
+from brokerkm.service.api import PAGE, GroupInfo, Outcome, read_policy
 from brokerkm.service.credentials import Role
+from brokerkm.store.records import Settings
+
+
+def _named(body: PolicyBody | SettingsBody) -> dict[str, Any]:
+    return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
 
 
 def adopt(policy: Policy, body: PolicyBody) -> Policy:
     """Return a policy with what a body names."""
-    named: dict[str, Any] = {
-        name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
-    }
+    named = _named(body)
     if "algorithm" in named:
         named["algorithm"] = Algorithm[named["algorithm"].upper().replace("-", "_")]
     return dataclasses.replace(policy, **named)
@@ -42,6 +57,7 @@ async def create_group(admin: Acting, data: JSONBody[CreateGroup]) -> GroupInfo:
         policy=adopt(Policy(), data.policy),
         prefix=data.prefix,
         beacon_interval=data.beacon_interval,
+        settings=Settings(**_named(data.settings)),
     )
 
 
@@ -57,4 +73,50 @@ async def rotate_group(admin: Acting, group: GroupPath, data: JSONBody[Rotate]) 
     return await admin.rotate(group, everything=data.everything)
 
 
-ROUTES: Final[list[HTTPRouteHandler]] = [list_groups, create_group, show_group, rotate_group]
+@patch("/groups/{group:str}", operation_id="setGroup", role=Role.ADMIN)
+async def set_group(admin: Acting, group: GroupPath, data: JSONBody[SetGroup]) -> GroupInfo:
+    """Change what a group's members keep to, which is signed to them, and what the server does for it by itself."""
+    info = await admin.show(group)
+    if settings := _named(data.settings):
+        kept: dict[str, Any] = {**info.settings, **settings}
+        await admin.configure(group, Settings(**kept))
+    if _named(data.policy):
+        await admin.set_policy(group, adopt(read_policy(info.policy), data.policy))
+    return await admin.show(group)
+
+
+@post("/groups/{group:str}/hand-over", operation_id="handOverGroup", role=Role.ADMIN, status_code=200)
+async def hand_over_group(admin: Acting, group: GroupPath) -> Outcome:
+    """Draw another signing key for a group; members follow, and invitations made from now on name it."""
+    return await admin.hand_over(group)
+
+
+@post("/groups/{group:str}/freeze", operation_id="freezeGroup", role=Role.ADMIN, status_code=200)
+async def freeze_group(admin: Acting, group: GroupPath) -> GroupInfo:
+    """Commit nothing in a group until it is thawed; what devices ask for waits."""
+    return await admin.freeze(group)
+
+
+@post("/groups/{group:str}/thaw", operation_id="thawGroup", role=Role.ADMIN, status_code=200)
+async def thaw_group(admin: Acting, group: GroupPath) -> GroupInfo:
+    """Go on with a group that was frozen."""
+    return await admin.thaw(group)
+
+
+@delete("/groups/{group:str}", operation_id="destroyGroup", role=Role.ADMIN)
+async def destroy_group(admin: Acting, group: GroupPath) -> None:
+    """Forget a group with all its keys and members; its audit log stays."""
+    await admin.destroy(group)
+
+
+ROUTES: Final[list[HTTPRouteHandler]] = [
+    list_groups,
+    create_group,
+    show_group,
+    rotate_group,
+    set_group,
+    hand_over_group,
+    freeze_group,
+    thaw_group,
+    destroy_group,
+]

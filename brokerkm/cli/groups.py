@@ -1,13 +1,14 @@
-"""`brokerkm group`: create, list, show, rotate."""
+"""`brokerkm group`: create, list, show, set, rotate, freeze, thaw, hand over, destroy."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from brokerkm.cli.administration import administer, describe, resolve_group, server_options
+from brokerkm.cli.lazy import FailedError
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table
 from brokerkm.cli.recovering import recover
 
@@ -132,6 +133,108 @@ def rotate(*, name: str | None, everything: bool, state: Path, as_json: bool) ->
         print_json({"group": found, **dataclasses.asdict(outcome)})
     else:
         click.echo(f"group {found} has a new key: {describe(outcome)}")
+
+
+@group.command("set", epilog="\b\nExamples:\n  brokerkm group set plant --grace 60 --root-period 86400\n")
+@click.argument("name", required=False)
+@click.option("--grace", type=click.IntRange(0), help="Seconds that the previous key still opens messages.")
+@click.option("--hold", type=click.IntRange(0), help="Seconds that a message waits for its key.")
+@click.option("--max-silence", type=click.IntRange(1), help="Seconds without Beacon before members object.")
+@click.option("--stop-when-silent/--send-when-silent", default=None, help="Whether members stop sending then.")
+@click.option("--sign/--no-sign", "source_authentication", default=None, help="Whether members sign every message.")
+@click.option("--acknowledge", type=click.IntRange(0), help="Seconds within which an epoch is confirmed; 0: never.")
+@click.option("--interval", type=click.FloatRange(0), help="Seconds that changes wait to be made together.")
+@click.option("--max-pending", type=click.IntRange(1), help="How many changes wait at most.")
+@click.option("--root-period", type=click.IntRange(0), help="Seconds after which the group gets a new key; 0: never.")
+@click.option("--leaf-period", type=click.IntRange(0), help="Seconds after which members get new keys; 0: never.")
+@server_options
+@json_option
+def set_(*, name: str | None, state: Path, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - click's
+    """Change the group NAME, or the only one: what its members keep to, and what the server does by itself."""
+    from brokerkm.service.api import read_policy  # noqa: PLC0415 - not for --help
+    from brokerkm.store.records import Settings  # noqa: PLC0415 - not for --help
+
+    named = {key: value for key, value in values.items() if value is not None}
+    if not named:
+        message = "say what to change: see --help"
+        raise click.UsageError(message)
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        info = await admin.show(await resolve_group(admin, name))
+        policy = {key: value for key, value in named.items() if key in info.policy}
+        if settings := {key: value for key, value in named.items() if key in info.settings}:
+            await admin.configure(info.name, dataclasses.replace(Settings(**cast("Any", info.settings)), **settings))
+        if policy:
+            await admin.set_policy(info.name, dataclasses.replace(read_policy(info.policy), **policy))
+        return await admin.show(info.name)
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command("freeze", epilog="\b\nExamples:\n  brokerkm group freeze plant\n")
+@click.argument("name", required=False)
+@server_options
+@json_option
+def freeze(*, name: str | None, state: Path, as_json: bool) -> None:
+    """Commit nothing in the group NAME, or the only one, until it is thawed."""
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        found = await resolve_group(admin, name)
+        await admin.freeze(found)
+        return await admin.show(found)
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command("thaw", epilog="\b\nExamples:\n  brokerkm group thaw plant\n")
+@click.argument("name", required=False)
+@server_options
+@json_option
+def thaw(*, name: str | None, state: Path, as_json: bool) -> None:
+    """Go on with the group NAME, or the only one."""
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        found = await resolve_group(admin, name)
+        await admin.thaw(found)
+        return await admin.show(found)
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command("hand-over", epilog="\b\nExamples:\n  brokerkm group hand-over plant\n")
+@click.argument("name", required=False)
+@server_options
+@json_option
+def hand_over(*, name: str | None, state: Path, as_json: bool) -> None:
+    """Draw another signing key for the group NAME, or the only one; its members follow."""
+
+    async def work(admin: AdminApi) -> GroupInfo:
+        found = await resolve_group(admin, name)
+        await admin.hand_over(found)
+        return await admin.show(found)
+
+    _print_group(administer(state, work), as_json=as_json)
+
+
+@group.command(epilog="\b\nExamples:\n  brokerkm group destroy plant\n  brokerkm group destroy plant --yes\n")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@server_options
+@json_option
+def destroy(*, name: str, yes: bool, state: Path, as_json: bool) -> None:
+    """Forget the group NAME with all its keys and members, for good; its audit log stays."""
+    if not yes and click.prompt("This cannot be undone. Type the group's name", err=True) != name:
+        message = f"that is not {name!r}: nothing was done"
+        raise FailedError(message)
+
+    async def work(admin: AdminApi) -> None:
+        await admin.destroy(name)
+
+    administer(state, work)
+    if as_json:
+        print_json({"group": name, "destroyed": True})
+    else:
+        click.echo(f"group {name} is destroyed")
 
 
 def _print_group(info: GroupInfo, *, as_json: bool) -> None:

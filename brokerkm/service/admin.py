@@ -15,7 +15,7 @@ from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, GroupInfo, Outcome, po
 from brokerkm.service.membership import Membership
 from brokerkm.service.oversight import Oversight
 from brokerkm.service.tickets import Tickets
-from brokerkm.store.records import GroupRecord, Status
+from brokerkm.store.records import GroupRecord, Settings, Status
 
 if TYPE_CHECKING:
     from brokerkm.service.live import LiveGroup
@@ -44,13 +44,14 @@ class Admin(Membership, Admissions, Tickets, Oversight):
         policy: Policy = Policy(),  # noqa: B008 - frozen
         prefix: str = DEFAULT_PREFIX,
         beacon_interval: int = DEFAULT_BEACON_INTERVAL,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
     ) -> GroupInfo:
         """Create a group with a signing key of its own."""
         if not 1 <= beacon_interval <= _MAX_SECONDS:
             message = f"beacon interval {beacon_interval} s: it has to be at least 1 s"
             raise UsageError(message)
         seed = self._server.random(_SEED_SIZE)
-        record = GroupRecord(group, seed, degree, prefix, suite, policy, beacon_interval)
+        record = GroupRecord(group, seed, degree, prefix, suite, policy, beacon_interval, settings=settings)
         return await self._info(await self._server.create_group(record, self._actor))
 
     async def list_groups(self) -> list[GroupInfo]:
@@ -63,7 +64,7 @@ class Admin(Membership, Admissions, Tickets, Oversight):
 
     async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
         """Give the group new keys."""
-        live = self._group(group)
+        live = self._thawed(group)
         return await self._outcome(live, live.rotate(everything=everything, actor=self._actor))
 
     async def set_policy(self, group: str, policy: Policy) -> Outcome:
@@ -75,6 +76,30 @@ class Admin(Membership, Admissions, Tickets, Oversight):
         """Draw another signing key for the group; members follow, and descriptors made from now on name it."""
         live = self._group(group)
         return await self._outcome(live, live.hand_over(self._actor))
+
+    async def configure(self, group: str, settings: Settings) -> GroupInfo:
+        """Have the server do something else for the group by itself."""
+        live = self._group(group)
+        await live.configure(settings, self._actor)
+        return await self._info(live)
+
+    async def freeze(self, group: str) -> GroupInfo:
+        """Commit nothing in the group until it is thawed; what devices ask for waits."""
+        live = self._group(group)
+        await live.freeze(self._actor, frozen=True)
+        return await self._info(live)
+
+    async def thaw(self, group: str) -> GroupInfo:
+        """Go on with a group that was frozen."""
+        live = self._group(group)
+        await live.freeze(self._actor, frozen=False)
+        return await self._info(live)
+
+    async def destroy(self, group: str) -> None:
+        """Forget a group with all its keys and members; its audit log stays, and members hear no more of it."""
+        live = self._group(group)
+        await self._server.yield_(live.name, gracefully=not live.record.frozen)
+        await self._server.desk.call(self._server.store.destroy_group, live.name, [self._entry("destroy", live.name)])
 
     async def _info(self, live: LiveGroup) -> GroupInfo:
         unpublished = await self._server.desk.call(self._server.store.waiting, live.name)

@@ -13,6 +13,7 @@ from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
+from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -214,6 +215,12 @@ def policy_fields(policy: Policy) -> dict[str, int | bool | str]:
     return dataclasses.asdict(policy) | {"algorithm": ALGORITHMS[policy.algorithm]}
 
 
+def read_policy(named: Mapping[str, int | bool | str]) -> Policy:
+    """Return the policy whose fields `policy_fields` has named."""
+    algorithm = next(one for one, name in ALGORITHMS.items() if name == named["algorithm"])
+    return dataclasses.replace(Policy(), **{**named, "algorithm": algorithm})  # type: ignore[arg-type]
+
+
 class AdminApi(Protocol):
     """The administration of all groups of one server.
 
@@ -230,6 +237,7 @@ class AdminApi(Protocol):
         policy: Policy = Policy(),  # noqa: B008 - frozen
         prefix: str = DEFAULT_PREFIX,
         beacon_interval: int = DEFAULT_BEACON_INTERVAL,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
     ) -> GroupInfo:
         """Create a group."""
         ...
@@ -244,6 +252,30 @@ class AdminApi(Protocol):
 
     async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
         """Give the group a new root key, or new keys for all inner nodes."""
+        ...
+
+    async def set_policy(self, group: str, policy: Policy) -> Outcome:
+        """Ask something else of the members; the next Beacon says so to all of them."""
+        ...
+
+    async def hand_over(self, group: str) -> Outcome:
+        """Draw another signing key for the group; members follow."""
+        ...
+
+    async def configure(self, group: str, settings: Settings) -> GroupInfo:
+        """Have the server do something else for the group by itself."""
+        ...
+
+    async def freeze(self, group: str) -> GroupInfo:
+        """Commit nothing in the group until it is thawed."""
+        ...
+
+    async def thaw(self, group: str) -> GroupInfo:
+        """Go on with a group that was frozen."""
+        ...
+
+    async def destroy(self, group: str) -> None:
+        """Forget a group with all its keys and members; its audit log stays."""
         ...
 
     async def list_members(

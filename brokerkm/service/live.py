@@ -8,11 +8,12 @@ be stored goes on waiting. Publishing is the business of `brokerkm.service.publi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import Counter
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import KEY_SIZE
@@ -21,20 +22,21 @@ from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.core.tree import KeyTree
 from brokerkm.errors import RefusedError, UsageError
+from brokerkm.sealing import seal_on_all_cores
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
 from brokerkm.store.seats import StoredSeats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
     from brokerkm.core.policy import Policy
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import GroupRecord
+    from brokerkm.store.records import GroupRecord, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class LiveGroup:
         self.changes = Changes()
         self._in_flight = Changes()
         self._committing = False
+        self._turn: Final = asyncio.Lock()  # a Beacon must not be made of an epoch that a commit is about to end
         self._store: Final = store
         self._desk: Final = desk
         self._clock: Final = clock
@@ -192,6 +195,10 @@ class LiveGroup:
         Raises:
             StoreError: it could not be stored; those who wait are told, and the changes go on waiting.
         """
+        async with self._turn:
+            await self._commit()
+
+    async def _commit(self) -> None:
         batch, self.changes, self.urgent = self.changes, Changes(), False
         self._in_flight, self._committing = batch, True
         try:
@@ -246,6 +253,10 @@ class LiveGroup:
 
     async def beacon(self) -> int:
         """Store a new Beacon and return its sequence; raises `StoreError`."""
+        async with self._turn:
+            return await self._beacon()
+
+    async def _beacon(self) -> int:
         payload = self.group.beacon(self._clock())
         message = OutboxMessage(self.topics.beacon, payload)
         return await self._desk.call(self._store.write, self.name, Change(time=self.group.time, messages=[message]))
@@ -256,9 +267,10 @@ class LiveGroup:
         Raises:
             StoreError: it could not be stored, and nothing has changed; or only that Beacon, and the next says it.
         """
-        await self._desk.call(self._store_policy, policy, actor, int(self._clock() * 1000))
-        self._feed.emit(Kind.POLICY, self.name)
-        return self.group.epoch, await self.beacon()
+        async with self._turn:
+            await self._desk.call(self._store_policy, policy, actor, int(self._clock() * 1000))
+            self._feed.emit(Kind.POLICY, self.name)
+            return self.group.epoch, await self._beacon()
 
     def _store_policy(self, policy: Policy, actor: str, now: int) -> None:
         record, before = replace(self.record, policy=policy), self.record.policy
@@ -275,9 +287,36 @@ class LiveGroup:
         Raises:
             StoreError: it could not be stored, and nothing has changed; or only that Beacon, and the next shows it.
         """
-        await self._desk.call(self._store_handover, actor, self._clock())
-        self._feed.emit(Kind.HANDOVER, self.name, server_key=self.group.server_key.hex())
-        return self.group.epoch, await self.beacon()
+        async with self._turn:
+            await self._desk.call(self._store_handover, actor, self._clock())
+            self._feed.emit(Kind.HANDOVER, self.name, server_key=self.group.server_key.hex())
+            return self.group.epoch, await self._beacon()
+
+    async def configure(self, settings: Settings, actor: str) -> None:
+        """Keep to other settings; raises `StoreError`, and nothing has changed."""
+        before = dataclasses.asdict(self.record.settings)
+        changed = {name: value for name, value in dataclasses.asdict(settings).items() if value != before[name]}
+        details = {name: value if isinstance(value, int) else str(value) for name, value in changed.items()}
+        await self._amend(actor, "set", details, settings=settings)
+
+    async def freeze(self, actor: str, *, frozen: bool) -> None:
+        """Commit nothing from now on, or go on; raises `StoreError`, and nothing has changed."""
+        await self._amend(actor, "freeze" if frozen else "thaw", {}, frozen=frozen)
+
+    async def _amend(
+        self,
+        actor: str,
+        action: str,
+        details: Mapping[str, str | int | bool],
+        **named: Any,  # noqa: ANN401 - fields of the record
+    ) -> None:
+        """Store the record with other fields, and say by whose will."""
+        async with self._turn:
+            record = replace(self.record, **named)
+            entry = AuditEntry(int(self._clock() * 1000), actor, action, self.name, details)
+            await self._desk.call(self._store.write, self.name, Change(record=record, audit=[entry]))
+            self.record = record
+        self.changed.set()  # for the schedule, which goes by the record
 
     def _store_handover(self, actor: str, now: float) -> None:
         """Store the new key with the way to it, then sign by it; in the store's thread, between two commits."""
@@ -323,7 +362,7 @@ class LiveGroup:
             noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
             return Settled(None, self._store.write(self.name, noted), rejected)
         began = time.perf_counter()
-        commit = self.group.prepare(now, self._random)
+        commit = self.group.prepare(now, self._random, seal_on_all_cores)
         prepared = time.perf_counter()
         change = commit.change
         seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]

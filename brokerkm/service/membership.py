@@ -69,7 +69,7 @@ class Membership(Office):
 
     async def refresh(self, group: str, member: str) -> MemberInfo:
         """Give a seated member a new leaf key with the next commit."""
-        live = self._group(group)
+        live = self._thawed(group)
         known = await self._existing(live, member)
         if known.status is not Status.SEATED or live.is_leaving(member):
             message = f"{member!r} has no place in group {group}, and so no leaf key"
@@ -79,7 +79,7 @@ class Membership(Office):
 
     async def evict(self, group: str, member: str, *, urgent: bool = True) -> Outcome:
         """Cut a member off."""
-        live = self._group(group)
+        live = self._thawed(group)
         self._check_evictable(live, member, await self._known(live, member))
         self._forget_answer(live, member)
         return await self._outcome(live, live.evict(member, urgent=urgent, actor=self._actor))
@@ -88,7 +88,7 @@ class Membership(Office):
         self, group: str, members: Sequence[str] | MemberFilter, *, urgent: bool = True, dry_run: bool = False
     ) -> Evicted:
         """Cut many members off, in one commit."""
-        live = self._group(group)
+        live = self._thawed(group)
         if isinstance(members, MemberFilter):
             if members.status not in (None, "seated"):
                 message = f"members that are {members.status} have no place to lose"

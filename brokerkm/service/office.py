@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
-from brokerkm.errors import UnknownNameError
+from brokerkm.errors import UnknownNameError, UsageError
 from brokerkm.service.api import Outcome
 from brokerkm.store.records import AuditEntry, Change
 
@@ -62,6 +62,14 @@ class Office:
             known = ", ".join(sorted(self._server.groups)[:20]) or "none yet: create one"
             message = f"there is no group {name[:80]!r}; there are: {known}"
             raise UnknownNameError(message)
+        return found
+
+    def _thawed(self, name: str) -> LiveGroup:
+        """Return a group in which changes are made; raises `UsageError` for a frozen one."""
+        found = self._group(name)
+        if found.record.frozen:
+            message = f"group {name} is frozen: thaw it first"
+            raise UsageError(message)
         return found
 
     async def _known(self, live: LiveGroup, member: str) -> MemberRecord | None:

@@ -21,11 +21,11 @@ _LONGEST_PAUSE: Final = 30.0
 
 
 class Schedule:
-    """Commits and Beacons of one group, as long as `run` runs.
+    """Commits and Beacons of one group, as long as `run` runs; a frozen group has Beacons alone.
 
     Args:
-        interval: seconds that the first change waits for others.
-        max_pending: how many changes wait at most.
+        interval: seconds that the first change waits for others, unless the group's settings say otherwise.
+        max_pending: how many changes wait at most, unless they do.
         beacons: whether Beacons are due at all; they are not while no broker is served.
         stored: called when something new is in the outbox.
     """
@@ -58,10 +58,11 @@ class Schedule:
             self._group.changed.clear()
             now = loop.time()
             if self._group.changes and self._commit_due is None:
-                self._commit_due = now + self._interval
+                own = self._group.record.settings.interval
+                self._commit_due = now + (self._interval if own is None else own)
             if now >= self._blocked_until and (self._is_commit_due(now) or self._is_beacon_due(now)):
                 await self._step()
-        if self._group.changes and self._last_commit:
+        if self._group.changes and self._last_commit and not self._group.record.frozen:
             await self._step()
 
     def stop(self, *, commit: bool = True) -> None:
@@ -76,15 +77,19 @@ class Schedule:
         self._group.changed.set()
 
     def _next(self) -> float | None:
-        times = [self._commit_due] if self._commit_due is not None else []
+        times = [self._commit_due] if self._commit_due is not None and not self._group.record.frozen else []
         if self._beacons:
             times.append(self._beacon_due)
         return max(min(times), self._blocked_until) if times else None
 
     def _is_commit_due(self, now: float) -> bool:
         group = self._group
+        if group.record.frozen:
+            return False
+        own = group.record.settings.max_pending
         due = self._commit_due is not None and now >= self._commit_due
-        return bool(group.changes) and (due or group.urgent or len(group.changes) >= self._max_pending)
+        many = len(group.changes) >= (self._max_pending if own is None else own)
+        return bool(group.changes) and (due or group.urgent or many)
 
     def _is_beacon_due(self, now: float) -> bool:
         return self._beacons and now >= self._beacon_due
@@ -92,7 +97,7 @@ class Schedule:
     async def _step(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            if self._is_beacon_due(loop.time()) and not self._group.changes:
+            if self._is_beacon_due(loop.time()) and (self._group.record.frozen or not self._group.changes):
                 await self._group.beacon()
             else:
                 await self._group.commit()

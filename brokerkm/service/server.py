@@ -303,11 +303,10 @@ class KeyServer:
         """Let a group commit and publish; requests reach it already."""
         self.groups[live.name] = live
         self._tenures[live.name] = tenure
-        settings = live.record.settings
         schedule = Schedule(
             live,
-            interval=self._interval if settings.interval is None else settings.interval,
-            max_pending=self._max_pending if settings.max_pending is None else settings.max_pending,
+            interval=self._interval,
+            max_pending=self._max_pending,
             beacons=self._transport is not None,
             stored=lambda: self._stored(live.name),
         )

@@ -17,7 +17,7 @@ from brokerkm.errors import StoreError, TransportError, UnknownNameError, UsageE
 from brokerkm.service import STORE_FILE, Admin, KeyServer, MemberFilter
 from brokerkm.service.credentials import Role
 from brokerkm.service.local import CONTROL_SOCKET
-from brokerkm.store import MemoryStore, SqliteStore
+from brokerkm.store import MemoryStore, Settings, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,6 +37,8 @@ def timeless(value: object) -> object:
     fields = dataclasses.asdict(value)  # type: ignore[arg-type]
     for name in ("expiry", "expires"):
         fields.get("details", {}).pop(name, None)
+    if fields.get("action") == "hand-over":
+        fields["details"] = {}
     if fields.get("action") in ("invite", "revoke"):
         fields["subject"] = ""
     return {name: item for name, item in fields.items() if name not in random}
@@ -71,6 +73,12 @@ async def exercise(admin: AdminApi) -> list[object]:
         await admin.list_members("plant", which=MemberFilter(status="evicted")),
         await admin.readmit("plant", "pump"),
         await admin.status(),
+        await admin.configure("plant", Settings(root_period=60, interval=0.0)),
+        await admin.set_policy("plant", Policy(grace=7)),
+        await admin.hand_over("plant"),
+        await admin.freeze("plant"),
+        await admin.thaw("plant"),
+        await admin.show("plant"),
         credential,
         await admin.list_credentials(),
         await admin.audit("plant"),
@@ -79,6 +87,8 @@ async def exercise(admin: AdminApi) -> list[object]:
     ]
     await admin.revoke_credential("alice")
     found.append(await admin.list_credentials())
+    await admin.destroy("plant")
+    found.append(await admin.list_groups())
     key_matches = descriptor.server_key.hex() == created.server_key
     return [*map(timeless, found), descriptor.broker, descriptor.prefix, descriptor.suite, key_matches]
 
@@ -206,3 +216,17 @@ async def test_without_a_server_the_store_is_opened(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             async with open_admin(tmp_path):
                 pass
+
+
+async def test_a_frozen_group_changes_only_after_it_is_thawed(server: KeyServer, remote: RemoteAdmin) -> None:
+    """What an operator asks for is refused meanwhile, and what waits is committed afterwards."""
+    await remote.create_group("plant")
+    await remote.freeze("plant")
+    with pytest.raises(UsageError, match="thaw it first"):
+        await remote.rotate("plant")
+    waiting = server.groups["plant"].rotate(everything=False)
+    frozen = await remote.show("plant")
+    assert (0, 1) == (frozen.epoch, frozen.waiting)
+    await remote.thaw("plant")
+    assert 1 == (await waiting)[0]
+    assert ["create", "freeze", "thaw", "rotate"] == [entry.action for entry in await remote.audit("plant")]

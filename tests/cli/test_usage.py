@@ -50,7 +50,7 @@ def joined(state: Path, *members: tuple[str, str]) -> None:
         (["serve", "--port", "70000"], "70000"),
         (["invite", "--expires", "soon"], "'soon' is not a number with s, m, h or d"),
         (["member", "add", "pump", "xyz"], "IDENTITY is 64 hex digits"),
-        (["member", "evict"], "Missing argument"),
+        (["member", "evict"], "name the members"),
         (["pub", "-t", "a/b"], "give one of -m, -l, -s, -f and -n"),
         (["pub", "-t", "a/b", "-m", "x", "-n"], "give one of -m, -l, -s, -f and -n"),
         (["pub", "-m", "x"], "Missing option '-t'"),
