@@ -49,7 +49,7 @@ class EmbeddedBroker:
         try:
             self._amqtt: Final = importlib.import_module("amqtt.broker")
         except ImportError as error:
-            message = "the embedded broker is amqtt: pip install 'brokerkm[broker]', or name a broker with --broker"
+            message = "the embedded broker is amqtt: pip install 'brokerkm[server]', or name a broker with --broker"
             raise UsageError(message) from error
         self._broker: Any = None
 

@@ -123,12 +123,12 @@ async def test_answers_that_do_not_fit_are_a_gap_too(url: str) -> None:
             xsub.connect(settings.endpoints(url, Role.MEMBER)[0])
             for number in range(300):
                 xsub.send(b"\x01" + wire.command(wire.Command(number, wire.Op.SUBSCRIBE, ("t",))))
-            beats = []
-            while not beats:
+            beats: list[int] = []
+            while len(beats) < 10 and beats == list(range(1, len(beats) + 1)):  # on a busy machine the first gets through
                 frames = await asyncio.to_thread(xsub.recv_multipart)
                 if frames[0][:1] == wire.BEAT:
                     beats.append(wire.read_number(frames[0][1:]))
-            assert beats[0] > 1  # the first, which says so, is the one that was missed
+            assert beats[-1] > len(beats)  # one, which says that something is missing, was missed itself
     finally:
         xsub.close(linger=0)
         context.term()
