@@ -26,6 +26,7 @@ from brokerkm.service.server import KeyServer
 _log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 1 << 20  # bytes; ten thousand member ids take 0.7 MB
+MAX_UNLOCKED: Final = 1 << 16  # bytes of a body from whoever has not shown yet who it is
 BODY_TIME: Final = 30.0  # seconds in which a body has to arrive
 BODY: Final = "brokerkm_body"  # key of the whole body in the state of an ASGI scope
 STREAMED: Final = "/import"  # what the paths of routes end with that read their body as it arrives
@@ -74,13 +75,14 @@ class Gate:
             for start, app in self.unlocked.items():
                 if scope["path"].startswith(start):
                     self._count(self._peers, state[PEER].name)
-                    await app(scope, receive, send)
+                    body = await _read(receive, MAX_UNLOCKED)
+                    await app(scope, replay(body, receive), send)
                     return
             principal = await self._authenticate(scope, state[PEER])
             self._count(self._credentials, f"{principal.name}/{principal.secret_digest}")
             state[STATE] = principal
             if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not scope["path"].endswith(STREAMED):
-                state[BODY] = await _read(receive)
+                state[BODY] = await _read(receive, MAX_BODY)
                 receive = replay(state[BODY], receive)
         except ProblemError as error:
             await send_problem(send, error)
@@ -103,6 +105,7 @@ class Gate:
         if peer.is_local:
             return Principal(peer.name, Role.ADMIN)
         if peer.common_name in self.roles:
+            _check_no_browser(scope)
             return Principal(f"certificate:{peer.common_name}", self.roles[peer.common_name])
         message = "a bearer token is needed: `Authorization: Bearer bka1_...`"
         raise _unauthenticated(message)
@@ -126,11 +129,18 @@ class Gate:
             raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", message, {"retry-after": "1"})
 
 
+def _check_no_browser(scope: HTTPScope) -> None:
+    """Refuse what a web page has a browser send: a browser shows its certificate for any page, a token for none."""
+    if any(name == b"origin" or name.startswith(b"sec-fetch-") for name, _ in scope["headers"]):
+        message = "a browser sent this: a certificate counts from other programs alone; show a bearer token"
+        raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", message)
+
+
 def _unauthenticated(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, {"www-authenticate": "Bearer"})
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, most: int) -> bytes:
     """Return the whole body; raises `ProblemError` if it is too large, or does not come."""
     body = bytearray()
     try:
@@ -142,8 +152,8 @@ async def _read(receive: Receive) -> bytes:
                     raise ProblemError(HTTPStatus.BAD_REQUEST, "malformed", "the body ended too soon")
                 body += message["body"]
                 more = message["more_body"]
-                if len(body) > MAX_BODY:
-                    detail = f"a body has up to {MAX_BODY} bytes"
+                if len(body) > most:
+                    detail = f"a body has up to {most} bytes"
                     raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
     except TimeoutError:
         message_ = f"the body did not arrive within {BODY_TIME:.0f} s"

@@ -23,6 +23,7 @@ from brokerkm.api.gate import BODY, send_problem
 from brokerkm.api.principal import STATE, Principal
 from brokerkm.api.problems import ProblemError
 from brokerkm.errors import BrokerkmError, StoreError
+from brokerkm.service.credentials import Role
 from brokerkm.service.server import KeyServer
 from brokerkm.store.records import Change, Document
 
@@ -71,7 +72,7 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, perhaps as before."""
         keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-        if scope["type"] != "http" or not keys or BODY not in scope["state"]:
+        if scope["type"] != "http" or not keys or BODY not in scope["state"] or _changes_nothing(scope["state"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -176,6 +177,12 @@ class Idempotency:
 
     def _now(self) -> int:
         return int(self._server.clock() * 1000)
+
+
+def _changes_nothing(state: dict[str, Any]) -> bool:
+    """Return whether who asks may change nothing: not the store either, nor crowd out the answers to others."""
+    principal: Principal = state[STATE]
+    return not principal.role.covers(Role.OPERATOR)
 
 
 def _name(principal: Principal, keys: list[bytes]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.api.connection import check_path
+from brokerkm.api.door import Door
 from brokerkm.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class ApiServer:
         with contextlib.ExitStack() as stack:
             try:
                 family, *_, address = socket.getaddrinfo(tls.host, tls.port, type=socket.SOCK_STREAM)[0]
-                listener = stack.enter_context(socket.socket(family))
+                listener = stack.enter_context(Door(family))
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
             except OSError as error:

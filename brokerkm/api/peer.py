@@ -1,6 +1,7 @@
 """Who is at the other end of a connection, and what uvicorn's HTTP does for the API that it does not do by itself.
 
-A connection that sends no request is closed, one too many is too, and bytes that are no HTTP get a problem as well.
+A connection that sends no whole head is closed, be it the first or a later one, so is one too many, and bytes that are
+no HTTP get a problem as well.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from brokerkm.api.problems import MEDIA_TYPE, make
 PEER: Final = "brokerkm_peer"  # key in the state of an ASGI scope
 MAX_CLIENTS: Final = 256  # connections of one listener
 REQUEST_TIME: Final = 10.0  # seconds until the first request has to be there
+IDLE_TIME: Final = 30.0  # seconds between an answer and the next request; up to twice as long
+_UNANSWERED: Final = object()
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid; unix(7)
 
 
@@ -49,11 +52,17 @@ class PeerProtocol(H11Protocol):
         if len(self.connections) > MAX_CLIENTS:
             transport.close()
             return
-        self.loop.call_later(REQUEST_TIME, self._hang_up)
+        self.loop.call_later(REQUEST_TIME, self._hang_up, None)
 
-    def _hang_up(self) -> None:
-        if cast("Any", self.cycle) is None and not self.transport.is_closing():
+    def _hang_up(self, answered: object) -> None:
+        """Close if nothing was asked since `answered`; uvicorn's own timer ends with the first byte that comes."""
+        cycle = cast("Any", self.cycle)
+        if self.transport.is_closing():
+            return
+        if cycle is answered:
             self.transport.close()
+            return
+        self.loop.call_later(IDLE_TIME, self._hang_up, cycle if cycle.response_complete else _UNANSWERED)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or has too large a head, and hang up."""
