@@ -39,6 +39,8 @@ _MAX_TEXT: Final = 1024
 _HEX: Final = re.compile(r"([0-9a-f]{2})*", re.ASCII)
 _SECRETS: Final = ("file", "credential", "env")  # no command: who may change the policy does not run programs
 
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
 E = TypeVar("E", bound="enum.StrEnum")
 
 
@@ -237,7 +239,9 @@ def _hook(whole: _Reader) -> HookSettings | None:
         raise UsageError(message)
     what = f"a reference such as file:/etc/brokerkm/hook.key ({', '.join(_SECRETS)})"
     return HookSettings(
-        url=reader.text("url", "", _is_url, "an http or https URL without user name or password"),
+        url=reader.text(
+            "url", "", _is_url, "an https URL without user name or password; http is for this machine alone"
+        ),
         secret=reader.text("secret", "", lambda text: text.partition(":")[0] in _SECRETS, what),
         timeout=reader.number("timeout", 2.0, 0.1, 30.0),
         cache=reader.number("cache", 30.0, 0.0, 3600.0),
@@ -252,7 +256,8 @@ def _is_url(text: str) -> bool:
     except ValueError:
         return False
     plain = text.isascii() and text.isprintable() and " " not in text
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)  # else anybody says yes
+    return plain and safe and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _conduct(reader: _Reader) -> ConductPolicy:

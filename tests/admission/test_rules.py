@@ -99,7 +99,9 @@ WHOLE = AdmissionPolicy(
 )
 
 
-@pytest.mark.parametrize("policy", [WHOLE, AdmissionPolicy(), AdmissionPolicy(hook=HookSettings("http://h:8080"))])
+@pytest.mark.parametrize(
+    "policy", [WHOLE, AdmissionPolicy(), AdmissionPolicy(hook=HookSettings("http://localhost:8080"))]
+)
 def test_a_policy_as_text(policy: AdmissionPolicy) -> None:
     """What is written is read back as it was."""
     assert policy == AdmissionPolicy.from_json(policy.to_json())
@@ -136,12 +138,13 @@ def test_an_empty_policy() -> None:
         ('{"certificates": {"authorities": "/ca", "member": "x"}}', "does not say where certificates name members"),
         ('{"hook": {}}', "hook.url is missing"),
         ('{"hook": {"url": "ftp://x"}}', "hook.url has to be"),
-        ('{"hook": {"url": "http://a:b@x"}}', "hook.url has to be"),
-        ('{"hook": {"url": "http://x:99999"}}', "hook.url has to be"),
-        ('{"hook": {"url": "http://x/\\r\\nA: b"}}', "hook.url has to be"),
-        ('{"hook": {"url": "http://x", "secret": "hunter2"}}', "hook.secret has to be a reference"),
-        ('{"hook": {"url": "http://x", "secret": "command:id"}}', "hook.secret has to be a reference"),
-        ('{"hook": {"url": "http://x", "timeout": 60}}', "hook.timeout has to be a number from 0.1 to 30"),
+        ('{"hook": {"url": "https://a:b@x"}}', "hook.url has to be"),
+        ('{"hook": {"url": "http://10.0.0.1/admit"}}', "http is for this machine alone"),
+        ('{"hook": {"url": "https://x:99999"}}', "hook.url has to be"),
+        ('{"hook": {"url": "https://x/\\r\\nA: b"}}', "hook.url has to be"),
+        ('{"hook": {"url": "https://x", "secret": "hunter2"}}', "hook.secret has to be a reference"),
+        ('{"hook": {"url": "https://x", "secret": "command:id"}}', "hook.secret has to be a reference"),
+        ('{"hook": {"url": "https://x", "timeout": 60}}', "hook.timeout has to be a number from 0.1 to 30"),
         ('{"conduct": {"clones": "shoot"}}', "conduct.clones has to be one of report"),
         ('{"conduct": {"changes": true}}', "conduct.changes has to be a whole number"),
         ('{"pending": {"most": -1}}', "pending.most has to be a whole number from 0 to 100000"),
