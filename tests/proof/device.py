@@ -93,6 +93,12 @@ class Device:
         self._save()
         return payload
 
+    def ack(self, now: float) -> bytes:
+        """Return an Ack."""
+        payload = self.member.ack(now)
+        self._save()
+        return payload
+
     def receive(self, topic: str, payload: bytes, now: float) -> list[Event] | None:
         """Take in a message as from the broker; None if it was refused, and then nothing may have changed."""
         before = self.member.dump()

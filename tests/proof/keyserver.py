@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core import admission
@@ -11,7 +12,7 @@ from brokerkm.core.group import Group
 from brokerkm.core.messages import Kind
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason
-from brokerkm.core.request import Join, Leave, Sync
+from brokerkm.core.request import Ack, Join, Leave, Sync
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.wire import message_type
 
@@ -20,6 +21,25 @@ if TYPE_CHECKING:
     from brokerkm.core.crypto import Random, Suite
     from brokerkm.core.policy import Policy
     from brokerkm.core.welcome import NodeKey
+
+MARGIN: Final = 1 << 20  # epochs that a recovery leaves out
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A copy of what the server stored, of one moment, but for the list of identities."""
+
+    seed: bytes = field(repr=False)
+    epoch: int
+    time: int
+    height: int
+    policy: Policy
+    handovers: tuple[bytes, ...]
+    seats: dict[str, int]
+    on_file: dict[str, Enrollment]
+    times: dict[str, int]
+    counters: dict[str, int]
+    pages: dict[tuple[int, int], bytes] = field(repr=False)
 
 
 class KeyServer:
@@ -33,14 +53,18 @@ class KeyServer:
 
     def __init__(self, name: str, seed: bytes, random: Random, *, degree: int, suite: Suite, policy: Policy) -> None:
         self.topics: Final = Topics(name)
-        self._seed: Final = seed
+        self._seed = seed
         self._random: Final = random
         self.identities: Final[dict[str, bytes]] = {}  # listed, by member id
-        self.on_file: Final[dict[str, Enrollment]] = {}  # as last committed
-        self._times: Final[dict[str, int]] = {}
-        self._pages: Final[dict[tuple[int, int], bytes]] = {}
-        self._seats: Final[dict[str, int]] = {}
+        self.on_file: dict[str, Enrollment] = {}  # as last committed
+        self.keys: Final[list[bytes]] = []  # that members were ever to believe
+        self.suspects: Final[set[str]] = set()  # whose counter has shown that there are two of it
+        self._times: dict[str, int] = {}
+        self._counters: dict[str, int] = {}
+        self._pages: dict[tuple[int, int], bytes] = {}
+        self._seats: dict[str, int] = {}
         self.group = Group(name, seed, degree=degree, suite=suite, policy=policy)
+        self.keys.append(self.group.server_key)
 
     @property
     def root(self) -> NodeKey:
@@ -50,29 +74,44 @@ class KeyServer:
     def handle(self, member: str, payload: bytes, now: float) -> bytes | None:
         """Queue what a request asks for; return the Welcome that answers a Sync. Raises `RefusedError`."""
         name, ms, last = self.group.name, int(now * 1000), self._times.get(member, 0)
+        if message_type(payload) == Kind.JOIN:
+            join = Join.decode(payload, self.group.suite)
+            listed = self.identities.get(member)
+            admission.check_join(join, name, member, now=ms, last_time=last, identity=listed, token=None)
+            self.group.enroll(Enrollment(member, join.identity, join.kem_public, join.nonce))
+            self._times[member], self._counters[member] = join.time, join.counter
+            return None
+        request = self._decode(payload)
+        leaf = self.group.leaf_key(member)
+        admission.check_proof(request, name, member, now=ms, last_time=last, leaf_key=leaf)
+        if admission.conduct(request.counter, self._counters.get(member, 0)) is not admission.Conduct.STEADY:
+            self.suspects.add(member)
+        self._times[member], self._counters[member] = request.time, request.counter
+        if isinstance(request, Leave):
+            self.group.evict(member, GoodbyeReason.LEFT)
+        if not isinstance(request, Sync):
+            return None
+        known = self.on_file[member]
+        return self.group.welcome(Enrollment(member, known.identity, known.kem_public, request.nonce), now)
+
+    @staticmethod
+    def _decode(payload: bytes) -> Sync | Leave | Ack:
         match message_type(payload):
-            case Kind.JOIN:
-                join = Join.decode(payload, self.group.suite)
-                listed = self.identities.get(member)
-                admission.check_join(join, name, member, now=ms, last_time=last, identity=listed, token=None)
-                self.group.enroll(Enrollment(member, join.identity, join.kem_public, join.nonce))
-                self._times[member] = join.time
             case Kind.SYNC:
-                sync = Sync.decode(payload)
-                leaf = self.group.leaf_key(member)
-                admission.check_proof(sync, name, member, now=ms, last_time=last, leaf_key=leaf)
-                self._times[member] = sync.time
-                known = self.on_file[member]
-                return self.group.welcome(Enrollment(member, known.identity, known.kem_public, sync.nonce), now)
+                return Sync.decode(payload)
             case Kind.LEAVE:
-                leave = Leave.decode(payload)
-                leaf = self.group.leaf_key(member)
-                admission.check_proof(leave, name, member, now=ms, last_time=last, leaf_key=leaf)
-                self._times[member] = leave.time
-                self.group.evict(member, GoodbyeReason.LEFT)
+                return Leave.decode(payload)
+            case Kind.ACK:
+                return Ack.decode(payload)
             case other:
                 raise AssertionError(other)
-        return None
+
+    def hand_over(self, now: float) -> bytes:
+        """Get another signing key; return the Handover."""
+        self._seed = self._random(32)
+        handover = self.group.hand_over(self._seed, now)
+        self.keys.append(self.group.server_key)
+        return handover
 
     def commit(self, now: float) -> Commit:
         """Store the next commit, then apply it."""
@@ -87,24 +126,56 @@ class KeyServer:
         self.group.apply(commit)
         return commit
 
+    def backup(self) -> Backup:
+        """Return a copy of what is stored now."""
+        group = self.group
+        return Backup(
+            self._seed,
+            group.epoch,
+            group.time,
+            group.tree.height,
+            group.policy,
+            group.handovers,
+            dict(self._seats),
+            dict(self.on_file),
+            dict(self._times),
+            dict(self._counters),
+            dict(self._pages),
+        )
+
     def restart(self) -> None:
         """Come back with what was stored; changes that were not committed are gone."""
-        old = self.group
-        directory = Directory()
-        for member, slot in self._seats.items():
+        self.restore(self.backup())
+
+    def restore(self, backup: Backup) -> None:
+        """Have `backup` in place of what was stored."""
+        directory, tree = Directory(), self.group.tree
+        for member, slot in backup.seats.items():
             directory.add(member, slot)
-        pages = [(*place, page) for place, page in self._pages.items()]
+        self._seed, self._seats, self.on_file = backup.seed, dict(backup.seats), dict(backup.on_file)
+        self._times, self._counters, self._pages = dict(backup.times), dict(backup.counters), dict(backup.pages)
+        pages = [(*place, page) for place, page in backup.pages.items()]
         self.group = Group(
-            old.name,
-            self._seed,
-            degree=old.tree.degree,
-            suite=old.suite,
-            policy=old.policy,
-            epoch=old.epoch,
-            time=old.time,
-            tree=KeyTree.load(old.tree.degree, old.tree.height, pages),
+            self.group.name,
+            backup.seed,
+            degree=tree.degree,
+            suite=self.group.suite,
+            policy=backup.policy,
+            epoch=backup.epoch,
+            time=backup.time,
+            tree=KeyTree.load(tree.degree, backup.height, pages),
             directory=directory,
+            handovers=backup.handovers,
         )
+
+    def recover(self, newest: int, time: int, evicted: set[str]) -> None:
+        """Queue what puts a restored group right, of which epoch `newest` was seen; `evicted` are named as out."""
+        self.group.recover(newest + MARGIN, time)
+        for member in self._seats:
+            if member in evicted:
+                self.group.evict(member)
+            else:
+                self.group.enroll(self.on_file[member])
 
     def messages(self, commit: Commit) -> list[tuple[str, bytes]]:
         """Return (topic, payload) of all that a commit publishes, all of it retained."""
