@@ -71,7 +71,7 @@ def _loose(value: Any) -> Any:  # noqa: ANN401 - JSON
             found = cast("dict[str, Any]", value)
             return {"anyOf" if name == "oneOf" else name: _loose(item) for name, item in found.items()}
         case list():
-            return [_loose(item) for item in cast("list[Any]", value)]
+            return [_loose(item) for item in value]
         case _:
             return value
 

@@ -42,7 +42,9 @@ class Figure:
 
     def as_dict(self) -> dict[str, object]:
         """Return what applies, for JSON."""
-        values = {name: value for name, value in dataclasses.asdict(self).items() if value not in (None, "")}
+        values: dict[str, object] = {
+            name: value for name, value in dataclasses.asdict(self).items() if value not in (None, "")
+        }
         if self.ratio is not None:
             values["ratio"] = round(self.ratio, 3)
         return values | {"holds": self.holds}
