@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 import msgspec
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPRequestEvent, HTTPScope, Receive, Scope, Send
 
 from brokerkm.api.peer import PEER, Peer
@@ -68,7 +69,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or turn it away."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             return
         try:
             state: dict[str, Any] = scope["state"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from brokerkm.api.gate import BODY, send_problem
@@ -72,7 +73,7 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, perhaps as before."""
         keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-        if scope["type"] != "http" or not keys or BODY not in scope["state"] or _changes_nothing(scope["state"]):
+        if scope["type"] != ScopeType.HTTP or not keys or BODY not in scope["state"] or _changes_nothing(scope["state"]):
             await self._app(scope, receive, send)
             return
         try:

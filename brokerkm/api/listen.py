@@ -155,7 +155,7 @@ class ApiServer:
         from brokerkm.api.peer import PeerProtocol  # noqa: PLC0415
 
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             http=PeerProtocol,
             ws="none",
             lifespan="off",
