@@ -11,10 +11,10 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from brokerkm.api import open_admin
 from brokerkm.core.names import Topics
 from brokerkm.core.policy import Policy
 from brokerkm.demo.process import Process
-from brokerkm.api import open_admin
 from brokerkm.transport import Options, Outgoing, create
 
 if TYPE_CHECKING:
