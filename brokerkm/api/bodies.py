@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from brokerkm.core.wire import MAX_MESSAGE
 from brokerkm.service.admin import Admin
 from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, DEFAULT_LIFETIME, PAGE
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
@@ -111,6 +112,14 @@ class AddMember(Struct, forbid_unknown_fields=True, frozen=True):
     identity: Annotated[str, Meta(pattern=_HEX_KEY, max_length=64)]
 
 
+class EnrollOffline(Struct, forbid_unknown_fields=True, frozen=True):
+    """A device's request that was carried here: its Join. `broker`: the URL for the device, if not the server's own."""
+
+    member: _Identifier
+    join: Annotated[str, Meta(pattern=r"^([0-9a-fA-F]{2})+$", max_length=2 * MAX_MESSAGE)]
+    broker: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+
+
 class Urgency(Struct, forbid_unknown_fields=True, frozen=True):
     """Whether to commit at once, rather than with the server's next commit."""
 
@@ -157,6 +166,13 @@ class Invitation:
     """A group descriptor with its token, as text to write to a file: it is shown this once."""
 
     descriptor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The bundle that makes one device a member, as text to write to a file; nobody else can use it."""
+
+    bundle: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
 from brokerkm.descriptor import Descriptor
+from brokerkm.offline import OfflineBundle
 from brokerkm.service.api import (
     DEFAULT_BEACON_INTERVAL,
     DEFAULT_LIFETIME,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
+    from brokerkm.offline import OfflineRequest
     from brokerkm.service.credentials import Role
 
 
@@ -157,6 +159,12 @@ class RemoteAdmin:
         """List the key that may join as `member`."""
         body = {"member": member, "identity": identity.hex()}
         return MemberInfo(**await self._exchange.ask("POST", f"{_group(group)}/members", body))
+
+    async def enroll_offline(self, request: OfflineRequest, *, broker: str | None = None) -> OfflineBundle:
+        """Seat the device whose request somebody has carried here."""
+        body = {"member": request.member, "join": request.join.hex(), "broker": broker}
+        found = await self._exchange.ask("POST", f"{_group(request.group)}/offline", body)
+        return OfflineBundle.from_json(found["bundle"])
 
     async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
         """List many keys in one transaction."""

@@ -13,6 +13,8 @@ from brokerkm.api.bodies import (
     Acting,
     AddMember,
     AfterName,
+    Bundle,
+    EnrollOffline,
     Epoch,
     EvictMany,
     GroupPath,
@@ -29,6 +31,7 @@ from brokerkm.api.bodies import (
 )
 from brokerkm.api.importing import MAX_IMPORT, read_rows
 from brokerkm.api.problems import ProblemError
+from brokerkm.offline import OfflineRequest
 from brokerkm.service.api import IMPORT_ROWS, PAGE, Evicted, Imported, MemberFilter, MemberInfo, Outcome
 from brokerkm.service.credentials import Role
 
@@ -53,6 +56,13 @@ async def list_members(  # noqa: PLR0917 - one argument for each query parameter
 async def add_member(admin: Acting, group: GroupPath, data: JSONBody[AddMember]) -> MemberInfo:
     """List a public key that may join under an id, without a token."""
     return await admin.add_member(group, data.member, bytes.fromhex(data.identity))
+
+
+@post("/groups/{group:str}/offline", operation_id="enrollOffline", role=Role.OPERATOR)
+async def enroll_offline(admin: Acting, group: GroupPath, data: JSONBody[EnrollOffline]) -> Bundle:
+    """Seat a device whose request somebody has carried here, and answer with what is to be carried back to it."""
+    request = OfflineRequest(group, data.member, bytes.fromhex(data.join))
+    return Bundle((await admin.enroll_offline(request, broker=data.broker)).to_json())
 
 
 @post(
@@ -128,6 +138,7 @@ async def refresh_member(admin: Acting, group: GroupPath, member: MemberPath) ->
 ROUTES: Final[list[HTTPRouteHandler]] = [
     list_members,
     add_member,
+    enroll_offline,
     import_members,
     evict_members,
     show_member,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from brokerkm.cli.carrying import accept, is_bundle, read_file, write_request
 from brokerkm.cli.home import Home, find
 from brokerkm.cli.options import check_url, login_options, member_state_option
 from brokerkm.cli.output import json_option, print_json
-from brokerkm.descriptor import MAX_SIZE, Descriptor
+from brokerkm.descriptor import Descriptor
+from brokerkm.offline import MAX_SIZE
 from brokerkm.transport import Role
 
 if TYPE_CHECKING:
@@ -25,10 +27,11 @@ Examples:
   brokerkm join fleet.join --member pump-7
   brokerkm join - --member pump-7 < fleet.join
   brokerkm join - --member pump-7               (asks for what `brokerkm invite --qr` shows)
+  brokerkm join pump-7.bundle                   (the answer to `brokerkm identity --offline`)
 """
 )
 @click.argument("descriptor", type=click.Path(allow_dash=True))
-@click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
+@click.option("-i", "--member", help="This device's id, unique in the group; a bundle names it.")
 @click.option("--broker", callback=check_url, help="URL of the broker.  [default: the descriptor's]")
 @click.option(
     "--timeout", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for the key server."
@@ -44,7 +47,7 @@ Examples:
 def join(
     *,
     descriptor: str,
-    member: str,
+    member: str | None,
     broker: str | None,
     timeout: float,
     rejoin: bool,
@@ -56,11 +59,19 @@ def join(
 ) -> None:
     """Join the group that the file DESCRIPTOR describes (- for standard input), and keep the keys.
 
-    A member that has joined already is resumed and says where it stands.
+    A member that has joined already is resumed and says where it stands. A bundle, made by `brokerkm member add
+    --offline`, has the keys in it: then nothing is sent, and what is said of the broker counts for later.
     """
+    text = _text(descriptor)
+    if is_bundle(text):
+        accept(text, member, state, as_json=as_json)
+        return
+    if member is None:
+        message = "Missing option '-i' / '--member': this device's id, unique in the group"
+        raise click.UsageError(message)
     from brokerkm.sdk.sync import connect_sync  # noqa: PLC0415 - not for --help
 
-    read = _read(descriptor)
+    read = _parse(descriptor, text)
     directory = state / read.group / member
     with connect_sync(
         broker,
@@ -82,19 +93,35 @@ def join(
         click.echo(f"its keys are in {directory}")
 
 
-@click.command(epilog="\b\nExamples:\n  brokerkm identity fleet.join --member pump-7\n")
+@click.command(
+    epilog="""\b
+Examples:
+  brokerkm identity fleet.join --member pump-7
+  brokerkm identity fleet.join --member pump-7 --offline -o pump-7.request
+"""
+)
 @click.argument("descriptor", type=click.Path(allow_dash=True))
 @click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
+@click.option("--offline", is_flag=True, help="Make a request to carry to the server instead; nothing is sent.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, allow_dash=True), help="File for the request.")
 @member_state_option
 @json_option
-def identity(*, descriptor: str, member: str, state: Path, as_json: bool) -> None:
+def identity(*, descriptor: str, member: str, offline: bool, output: str | None, state: Path, as_json: bool) -> None:
     """Print this device's public key, made if it is new.
 
     Whoever runs the server lists it with `brokerkm member add MEMBER KEY`; then the device may join without a token.
+    With --offline, it has its place before it has ever been online: the server answers the request, a file, with
+    another file. A request is no secret; the private keys stay here.
     """
     import brokerkm  # noqa: PLC0415 - not for --help
 
-    read = _read(descriptor)
+    if offline != (output is not None):
+        message = "--offline and -o go together: -o names the file for the request, - for standard output"
+        raise click.UsageError(message)
+    read = _parse(descriptor, _text(descriptor))
+    if output is not None:
+        write_request(read, member, state, output, as_json=as_json)
+        return
     directory = state / read.group / member
     key = brokerkm.identity(read, member=member, state_dir=directory).hex()
     if as_json:
@@ -126,9 +153,14 @@ def leave(
     click.echo(f"{home.member} has left group {home.descriptor.group}")
 
 
-def _read(descriptor: str) -> Descriptor:
-    if descriptor != "-":
-        return Descriptor.read(descriptor)
+def _text(source: str) -> bytes | None:
+    """Return what a file or standard input says; None for a file that cannot be read, which `_parse` explains."""
+    if source != "-":
+        return read_file(source)
     if sys.stdin.isatty():  # not echoed, and never an argument: others read those
-        return Descriptor.parse(click.prompt("Paste the invitation", hide_input=True))
-    return Descriptor.parse(sys.stdin.read(2 * MAX_SIZE + 1))
+        return str(click.prompt("Paste the invitation", hide_input=True)).encode()
+    return sys.stdin.buffer.read(MAX_SIZE + 1)
+
+
+def _parse(source: str, text: bytes | None) -> Descriptor:
+    return Descriptor.read(source) if source != "-" or text is None else Descriptor.parse(text)

@@ -10,6 +10,7 @@ import click
 from brokerkm.cli.administration import administer, describe, resolve_group, server_options
 from brokerkm.cli.invitation import parse_duration
 from brokerkm.cli.lazy import FailedError
+from brokerkm.cli.options import check_url
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table, say_time
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from brokerkm.offline import OfflineBundle
     from brokerkm.service import AdminApi, MemberFilter, MemberInfo
     from brokerkm.service.api import Evicted
 
@@ -114,15 +116,42 @@ def show(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
 Examples:
   brokerkm identity fleet.join -i pump-7      (on the device)
   brokerkm member add pump-7 0f3b...          (on the server)
+  brokerkm member add --offline pump-7.request -o pump-7.bundle
 """
 )
-@click.argument("name", metavar="MEMBER")
-@click.argument("identity")
+@click.argument("name", metavar="MEMBER", required=False)
+@click.argument("identity", required=False)
+@click.option(
+    "--offline",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Instead, seat the device that made this request with `brokerkm identity --offline`.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, allow_dash=True), help="File for the answer to it.")
+@click.option("--broker", callback=check_url, help="URL of the broker in the answer.  [default: the server's]")
 @_group_option
 @server_options
 @json_option
-def add(*, name: str, identity: str, group: str | None, state: Path, as_json: bool) -> None:
-    """List the public key IDENTITY, 64 hex digits: the device that holds it may join as MEMBER, without a token."""
+def add(
+    *,
+    name: str | None,
+    identity: str | None,
+    offline: str | None,
+    output: str | None,
+    broker: str | None,
+    group: str | None,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """List the public key IDENTITY, 64 hex digits: the device that holds it may join as MEMBER, without a token.
+
+    With --offline, the device has its place at once. You vouch for it: the file does not say who has carried it here.
+    """
+    if offline is not None and output is not None and name is None:
+        _add_offline(offline, output, broker, group, state, as_json=as_json)
+        return
+    if name is None or identity is None or (offline, output, broker) != (None, None, None):
+        message = "give either MEMBER and IDENTITY, or --offline REQUEST and -o BUNDLE"
+        raise click.UsageError(message)
     try:
         key = bytes.fromhex(identity)
     except ValueError:
@@ -248,6 +277,23 @@ async def _filter(
 
     since = None if unseen is None else (await admin.status()).time - unseen * 1000
     return MemberFilter(status, match, since, behind)
+
+
+def _add_offline(
+    offline: str, output: str, broker: str | None, group: str | None, state: Path, *, as_json: bool
+) -> None:
+    """Answer a request that was carried here."""
+    from brokerkm.cli.carrying import read_request, write_bundle  # noqa: PLC0415 - not for --help
+
+    request = read_request(offline)
+    if group not in (None, request.group):
+        message = f"the request is for group {request.group}, not {group}"
+        raise click.UsageError(message)
+
+    async def work(admin: AdminApi) -> OfflineBundle:
+        return await admin.enroll_offline(request, broker=broker)
+
+    write_bundle(administer(state, work), output, as_json=as_json)
 
 
 def _print_member(info: MemberInfo, *, as_json: bool) -> None:

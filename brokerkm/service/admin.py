@@ -12,7 +12,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.errors import UsageError
 from brokerkm.service.admissions import Admissions
 from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, GroupInfo, Outcome, policy_fields
-from brokerkm.service.membership import Membership
+from brokerkm.service.offline import OfflineEnrollment
 from brokerkm.service.oversight import Oversight
 from brokerkm.service.tickets import Tickets
 from brokerkm.store.records import GroupRecord, Settings, Status
@@ -25,7 +25,7 @@ _SEED_SIZE: Final = 32  # bytes; Ed25519
 _MAX_SECONDS: Final = 0xFFFFFFFF
 
 
-class Admin(Membership, Admissions, Tickets, Oversight):
+class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
     """`AdminApi` on a started server; what it does the audit log ascribes to its actor."""
 
     def __init__(self, server: KeyServer, actor: str = "operator") -> None:

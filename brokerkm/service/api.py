@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from brokerkm.descriptor import Descriptor
+    from brokerkm.offline import OfflineBundle, OfflineRequest
     from brokerkm.service.credentials import Role
 
 DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
@@ -295,6 +296,16 @@ class AdminApi(Protocol):
 
     async def add_member(self, group: str, member: str, identity: bytes) -> MemberInfo:
         """List the Ed25519 public key that may join as `member`; one that was evicted may come back with it."""
+        ...
+
+    async def enroll_offline(self, request: OfflineRequest, *, broker: str | None = None) -> OfflineBundle:
+        """Seat the device whose request somebody has carried here, and return what is to be carried back.
+
+        Whoever does this vouches for the device: a file proves that it has its keys, not when it was made or for whom.
+
+        Args:
+            broker: URL at which the device reaches the broker later, if it is not the one that the server itself uses.
+        """
         ...
 
     async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:

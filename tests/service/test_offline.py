@@ -15,7 +15,6 @@ from brokerkm.core.state import State
 from brokerkm.errors import UsageError
 from brokerkm.offline import OfflineBundle, OfflineRequest
 from brokerkm.sdk.offline import accept_offline, request_offline
-from brokerkm.service.offline import enroll_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,7 @@ async def carried(server: KeyServer, path: Path) -> tuple[OfflineRequest, Offlin
     descriptor = await server.admin.invite("plant")
     made = await asyncio.to_thread(request_offline, descriptor, member="pump", state_dir=path)
     request = OfflineRequest.from_json(made.to_json())
-    return request, OfflineBundle.from_json((await enroll_offline(server.admin, request)).to_json())
+    return request, OfflineBundle.from_json((await server.admin.enroll_offline(request)).to_json())
 
 
 async def test_a_device_that_was_never_online_is_a_member(server: KeyServer, tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ async def test_a_forged_request_is_refused(server: KeyServer, tmp_path: Path) ->
         OfflineRequest("plant", "pump", b"\x92\x01\x05"),
     ):
         with pytest.raises(UsageError, match="the request is none of"):
-            await enroll_offline(server.admin, forged)
+            await server.admin.enroll_offline(forged)
 
 
 async def test_a_key_that_nobody_can_seal_to_gets_no_place(server: KeyServer) -> None:
@@ -93,7 +92,7 @@ async def test_a_key_that_nobody_can_seal_to_gets_no_place(server: KeyServer) ->
     asked = Asked(bytes(16), int(time.time() * 1000), 1)
     join = Join.seal(load_signing_key(os.urandom(32)), "plant", "bad", bytes(32), credential=None, asked=asked)
     with pytest.raises(UsageError, match="bad has got no place in group plant"):
-        await enroll_offline(server.admin, OfflineRequest("plant", "bad", join))
+        await server.admin.enroll_offline(OfflineRequest("plant", "bad", join))
 
 
 REQUEST = json.loads(OfflineRequest("plant", "pump", b"join").to_json())
