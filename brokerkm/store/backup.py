@@ -140,7 +140,8 @@ def new_file(path: str | os.PathLike[str]) -> Generator[Path]:
                     partial.with_name(name).unlink()
         _sync(place.parent, os.O_RDONLY)
     except FileExistsError as error:
-        message = f"{error.filename}: there is a file already: another copy may be under way; if not, remove it"
+        there = error.filename2 or error.filename  # of a link, the second: it may be a symbolic link to nothing
+        message = f"{there}: there is a file already: another copy may be under way; if not, remove it"
         raise UsageError(message) from error
     except (OSError, sqlite3.Error) as error:
         message = f"{place}: it cannot be written: {error}: check the space, the directory and its owner"

@@ -124,6 +124,15 @@ def test_what_comes_meanwhile_is_not_overwritten(planted: Planted, tmp_path: Pat
     assert b"mine" == (tmp_path / "backup").read_bytes()
 
 
+def test_a_symbolic_link_is_not_followed(planted: Planted, tmp_path: Path) -> None:
+    """Somebody who may write there does not choose where keys go; the link is named, and nothing stays behind."""
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="/link: there is a file already"):
+        planted.store.backup(tmp_path / "link")
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "link.part").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"no database" * 1000])
 def test_what_is_no_backup_is_not_restored(tmp_path: Path, content: bytes) -> None:
     """The error says so, and there is no store then."""
