@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.errors import StoreError, TransportError, UsageError
@@ -39,6 +40,7 @@ class Publisher:
 
     Args:
         remaining: for how many seconds this server may publish on a topic; not positive if it may not.
+        retains: whether the broker may keep the newest message of a topic.
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class Publisher:
         desk: StoreDesk,
         feed: Feed | None = None,
         remaining: Callable[[str], float] = lambda _: math.inf,
+        *,
+        retains: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._transport: Final = transport
         self._store: Final = store
         self._desk: Final = desk
         self._feed: Final = feed or Feed()
         self._remaining: Final = remaining
+        self._retains: Final = retains
         self._answers: dict[tuple[str, bool], Outgoing] = {}
         self._under_way: dict[tuple[str, bool], Outgoing] = {}  # answers that the broker is about to get
         self._lost: set[str] = set()
@@ -201,6 +206,7 @@ class Publisher:
 
     async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
         """Publish within so many seconds, after which another server may publish on these topics."""
+        messages = [replace(one, retain=one.retain and self._retains(one.topic)) for one in messages]
         try:
             async with asyncio.timeout(seconds if seconds < math.inf else None):
                 try:

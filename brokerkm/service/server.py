@@ -107,7 +107,9 @@ class KeyServer:
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
-            self.publisher = Publisher(transport, self.store, self.desk, self.feed, self._remaining)
+            self.publisher = Publisher(
+                transport, self.store, self.desk, self.feed, self._remaining, retains=self._retains
+            )
             self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed)
             self._retained = RetainedBeacons(transport, retained_wait)
 
@@ -330,6 +332,18 @@ class KeyServer:
             return math.inf
         tenure = self._tenures.get(route.group)
         return tenure.remaining() if tenure is not None else -math.inf
+
+    def _retains(self, topic: str) -> bool:
+        """Return whether the broker is to keep the newest message of a topic.
+
+        Beacon and Handover always: they hold no keys, the server itself looks for them when it starts, and who was
+        away at a hand-over finds the way to the new key nowhere else.
+        """
+        route = self._routes.find(topic)
+        live = None if route is None else self.groups.get(route.group)
+        if live is None or live.record.settings.retained:
+            return True
+        return topic in (live.topics.beacon, live.topics.handover)
 
     def _stored(self, group: str) -> None:
         if self.publisher is not None:

@@ -25,7 +25,7 @@ class Settings:
         max_pending: how many changes wait at most; None for the server's own.
         root_period: seconds after which the root gets a new key, 0 never.
         leaf_period: seconds after which a member gets a new leaf key, 0 never.
-        retained: whether the broker is to keep the newest message of each topic.
+        retained: whether the broker is to keep the newest message of each topic; Beacon and Handover always are.
     """
 
     interval: float | None = None

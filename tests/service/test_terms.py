@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from brokerkm.core.policy import Policy
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.service import KeyServer
 from brokerkm.store import SqliteStore
-from brokerkm.transport import Options, Outgoing, Role, create
+from brokerkm.store.records import Settings
+from brokerkm.transport import Delivery, Options, Outgoing, Role, create
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,6 +98,43 @@ async def test_newcomer_with_an_old_invitation_joins(server: KeyServer, device: 
     await pump.transport.unsubscribe(pump.member.filters)
     await pump.transport.subscribe(pump.member.filters)
     await pump.expect(Joined)
+
+
+@pytest.mark.parametrize("retained", [True, False])
+async def test_who_was_away_finds_the_new_key_where_nothing_else_is_retained(
+    server: KeyServer, device: OpenDevice, *, retained: bool
+) -> None:
+    """Beacon and Handover are retained in every group; Rekeys and Welcomes where its settings say so."""
+    await server.admin.configure("plant", Settings(retained=retained))
+    pump = await seated(server, device)
+    member, topics = pump.member, server.groups["plant"].topics
+    await pump.close()
+    await server.admin.rotate("plant")
+    assert (await server.admin.hand_over("plant")).published
+    late = create(BROKER, Options())
+    await late.open()
+    await late.subscribe([*member.filters, topics.handover])
+    seen: set[str] = set()
+    async with asyncio.timeout(10):
+        async for item in late.incoming():
+            if isinstance(item, Delivery) and item.retained:
+                seen.add(item.topic)
+            elif isinstance(item, Delivery) and item.topic == topics.beacon:
+                break
+            if {topics.beacon, topics.handover} <= seen:
+                await server.groups["plant"].beacon()  # comes after all that was retained
+                assert server.publisher is not None
+                server.publisher.wake("plant")
+    await late.close()
+    always = {topics.beacon, topics.handover}
+    assert always <= seen
+    assert retained == bool(seen - always)
+    descriptor = await server.admin.invite("plant")
+    again = await Device.open(descriptor, "pump", member)
+    try:
+        assert ServerKeyChanged(descriptor.server_key) == await again.expect(ServerKeyChanged)
+    finally:
+        await again.close()
 
 
 async def test_restarted_server_goes_on_with_its_chain(server: KeyServer, device: OpenDevice) -> None:
