@@ -46,7 +46,7 @@ class Kind(enum.StrEnum):
     LEAD = "lead"  # fence
     YIELD = "yield"
     POLICY = "policy"
-    ROTATE = "rotate"
+    ROTATE = "rotate"  # epoch
     HANDOVER = "handover"
     RULE_RUN = "rule-run"  # rule
     MISSED = "missed"  # count: only a follower that was too slow hears it

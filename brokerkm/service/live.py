@@ -245,6 +245,8 @@ class LiveGroup:
             store_seconds=settled.store,
             waited_seconds=now - (batch.since if batch.since is not None else now),
         )
+        if batch.rotate or batch.rotate_all:
+            self._feed.emit(Kind.ROTATE, self.name, epoch=epoch)
         for seat in commit.change.seated:
             self._feed.emit(Kind.SEATED, self.name, seat.enrollment.member, epoch=epoch)
         for member, eviction in batch.evictions.items():
