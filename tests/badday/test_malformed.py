@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from brokerkm.cli.program import program
 from brokerkm.store import SqliteStore
@@ -25,6 +27,14 @@ NOISE = {
     "long": b"a" * 3_000_000,
     "html": b"<!DOCTYPE html><title>404</title>",
 }
+
+BOUNDED = settings(
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # one store for all examples
+)
 
 
 def call(*arguments: str) -> Result:
@@ -100,3 +110,18 @@ def test_two_processes_do_not_share_a_file() -> None:
     with closing(SqliteStore(STATE / "brokerkm.sqlite")):
         result = call("group", "list")
     assert (1, True) == (result.exit_code, "another process has it open" in result.stderr), result.output
+
+
+@BOUNDED
+@given(content=st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
+@pytest.mark.parametrize("name", ["noise.csv", "noise.jsonl"])
+def test_noise_is_no_list_of_members(site: bytes, name: str, content: bytes) -> None:
+    """An import takes all or refuses with the file's name; never a traceback, and the group is still there."""
+    assert site
+    head = b"member,identity\n" if name.endswith("csv") else b'{"member": "m", "identity": '
+    Path(name).write_bytes(head + content)
+    result = call("member", "import", "--group", "plant", name)
+    assert result.exit_code in (0, 1), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert 0 == result.exit_code or result.stderr.strip()
+    assert "plant" in call("group", "list").output
