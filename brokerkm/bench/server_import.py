@@ -51,19 +51,20 @@ async def _import(members: int) -> float:
         Enrollment(f"device-{number:07d}", os.urandom(32), suite.public_key(os.urandom(32)), os.urandom(16))
         for number in range(members)
     ]
-    with tempfile.TemporaryDirectory() as directory:
-        with contextlib.closing(SqliteStore(Path(directory) / "brokerkm.sqlite")) as store:
-            async with KeyServer(store, interval=0) as server:
-                await server.admin.create_group(_GROUP)
-                live, now = server.groups[_GROUP], int(server.clock() * 1000)
-                start = time.perf_counter()
-                for at in range(0, members, IMPORT_ROWS):
-                    rows = [(one.member, one.identity) for one in devices[at : at + IMPORT_ROWS]]
-                    await server.admin.import_members(_GROUP, rows)
-                for at in range(0, members, _AT_ONCE):
-                    joins = [PendingJoin(one, now, None, "operator:bench") for one in devices[at : at + _AT_ONCE]]
-                    await asyncio.gather(*(live.seat(join) for join in joins))
-                seconds = time.perf_counter() - start
-                if len(live.group.directory) != members:
-                    raise AssertionError
-                return seconds
+    async with contextlib.AsyncExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        store = stack.enter_context(contextlib.closing(SqliteStore(Path(directory) / "brokerkm.sqlite")))
+        server = await stack.enter_async_context(KeyServer(store, interval=0))
+        await server.admin.create_group(_GROUP)
+        live, now = server.groups[_GROUP], int(server.clock() * 1000)
+        start = time.perf_counter()
+        for at in range(0, members, IMPORT_ROWS):
+            rows = [(one.member, one.identity) for one in devices[at : at + IMPORT_ROWS]]
+            await server.admin.import_members(_GROUP, rows)
+        for at in range(0, members, _AT_ONCE):
+            joins = [PendingJoin(one, now, None, "operator:bench") for one in devices[at : at + _AT_ONCE]]
+            await asyncio.gather(*(live.seat(join) for join in joins))
+        seconds = time.perf_counter() - start
+        if len(live.group.directory) != members:
+            raise AssertionError
+        return seconds
