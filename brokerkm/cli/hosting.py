@@ -149,11 +149,14 @@ async def _telemetry(configuration: Configuration, server: KeyServer, stack: con
 
 def _tls(api: Api) -> TlsListener | None:
     from brokerkm.api import TlsListener  # noqa: PLC0415 - not for --help
+    from brokerkm.service.credentials import Role  # noqa: PLC0415
 
     if not api.listen or api.cert_file is None or api.key_file is None:
         return None
     host, port = address.parse(api.listen)
-    return TlsListener(host, port, api.cert_file, api.key_file, api.client_ca)
+    named = () if api.client_roles is None else api.client_roles.pairs
+    roles = {name: Role(role) for name, role in named}
+    return TlsListener(host, port, api.cert_file, api.key_file, api.client_ca, roles)
 
 
 def _rates(api: Api) -> ApiLimits | None:

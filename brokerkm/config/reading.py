@@ -161,6 +161,8 @@ def _together(configuration: Configuration) -> Iterable[tuple[str, str]]:
     api, store, broker = configuration.api, configuration.store, configuration.broker
     if api.listen and (api.cert_file is None or api.key_file is None):
         yield "api.listen", "a listener on the network needs cert_file and key_file: tokens do not go unencrypted"
+    if api.client_roles is not None and api.client_ca is None:
+        yield "api.client_roles", "without client_ca no certificate is asked for, and nobody has a role by it"
     if store.password is not None and not store.url.startswith("postgres"):
         yield "store.password", "SQLite has no password: leave it out, or name PostgreSQL in store.url"
     if broker.password is not None and not broker.username:

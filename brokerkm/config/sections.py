@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.config import address
 from brokerkm.config.key import key
+from brokerkm.config.roles import ClientRoles  # noqa: TC001 - the types are read at run time
 from brokerkm.config.secret import Secret  # noqa: TC001 - the types are read at run time
 from brokerkm.core.names import DEFAULT_PREFIX, Topics, is_identifier
 from brokerkm.errors import UsageError
@@ -144,6 +145,11 @@ class Api:
     key_file: Path | None = key(None, "Key of that certificate.", sample="/etc/brokerkm/api.key")
     client_ca: Path | None = key(
         None, "CA of client certificates; once it is set, they are asked for.", sample="/etc/brokerkm/clients.pem"
+    )
+    client_roles: ClientRoles | None = key(
+        None,
+        "What client certificates may do, by common name: viewer, operator or admin; others need a token.",
+        sample="console=operator, dashboard=viewer",
     )
     rate: float = key(100.0, "Calls that one caller may make in the long run.", unit="1/s", low=0.1)
     burst: int = key(500, "Calls that one caller may make at once.", low=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.config import secret
+from brokerkm.config.roles import ClientRoles
 from brokerkm.config.secret import Secret
 from brokerkm.errors import UsageError
 
@@ -26,6 +27,7 @@ NAMES: Final[dict[type, str]] = {
     str: "a text",
     Path: "a path",
     Secret: "a reference to a secret",
+    ClientRoles: "a table of roles",
 }
 _GIVEN: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"))
 
@@ -41,6 +43,8 @@ def kind(hint: object) -> type:
 def from_toml(raw: object, wanted: type, about: Key) -> object:
     """Return the value that a TOML value stands for; raises `UsageError`."""
     value: Any = raw
+    if wanted is ClientRoles:
+        return ClientRoles.from_toml(raw)
     if wanted is float and type(raw) is int:
         value = float(raw)
     given = str if wanted in {Path, Secret} else wanted
@@ -90,6 +94,8 @@ def _from_text(text: str, wanted: type) -> object:
         raise UsageError(message)
     if wanted is Secret:
         return secret.parse(text)
+    if wanted is ClientRoles:
+        return ClientRoles.from_text(text)
     if wanted is Path:
         if not text:
             message = "a path cannot be empty: leave the key out"

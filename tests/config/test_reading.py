@@ -180,3 +180,44 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     expected = ["No such file", "Is a directory", "larger than", "not UTF-8", "nested too deeply"]
     found = [problems(path)[0] for path in (tmp_path / "absent", tmp_path, large, binary, deep)]
     assert [text in line for text, line in zip(expected, found, strict=True)] == [True] * 5, found
+
+
+_CLIENTS = '[api]\nlisten = "8443"\ncert_file = "a"\nkey_file = "b"\nclient_ca = "c"\n'
+
+
+@pytest.mark.parametrize("written", ['"console=operator, desk=viewer"', '{ console = "operator", desk = "viewer" }'])
+def test_roles_of_client_certificates(tmp_path: Path, written: str) -> None:
+    """A text and a table say the same, and so does the environment."""
+    path = tmp_path / "brokerkm.toml"
+    path.write_text(f"{_CLIENTS}client_roles = {written}\n")
+    roles = load(path, {}).api.client_roles
+    assert roles is not None
+    assert (("console", "operator"), ("desk", "viewer")) == roles.pairs
+    path.write_text(_CLIENTS)
+    assert roles == load(path, {"BROKERKM_API_CLIENT_ROLES": "console=operator,desk=viewer"}).api.client_roles
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('"console=root"', "the role of a certificate is one of viewer, operator, admin"),
+        ('"operator"', "each common name of a certificate has one role"),
+        ('"console=admin, console=viewer"', "each common name of a certificate has one role"),
+        ("{ console = 3 }", "the role of a certificate is one of"),
+        ("7", "NAME=ROLE, NAME=ROLE, or a table"),
+    ],
+)
+def test_roles_that_cannot_be(tmp_path: Path, written: str, said: str) -> None:
+    """A slip in a role gives nobody a role."""
+    path = tmp_path / "brokerkm.toml"
+    path.write_text(f"{_CLIENTS}client_roles = {written}\n")
+    with pytest.raises(ConfigurationError, match=said):
+        load(path, {})
+
+
+def test_roles_need_an_authority(tmp_path: Path) -> None:
+    """Without client_ca they would never count."""
+    path = tmp_path / "brokerkm.toml"
+    path.write_text('[api]\nclient_roles = "console=admin"\n')
+    with pytest.raises(ConfigurationError, match="without client_ca"):
+        load(path, {})
