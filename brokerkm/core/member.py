@@ -8,47 +8,26 @@ when to send a Join or a Sync; this class says what is missing and makes the req
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final
 
+from brokerkm.core.acknowledgement import Acknowledgement
+from brokerkm.core.catchup import CatchUp
 from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key
 from brokerkm.core.data import SALT_SIZE
-from brokerkm.core.events import (
-    AckDue,
-    Cause,
-    Event,
-    Evicted,
-    Heard,
-    Joined,
-    PolicyChanged,
-    Recovered,
-    Rekeyed,
-    RequestRefused,
-    ServerKeyChanged,
-    Silent,
-    Stale,
-    SubgroupReceived,
-    Synced,
-    Unreadable,
-)
-from brokerkm.core.handover import Handover
+from brokerkm.core.events import Event, Unreadable
 from brokerkm.core.memory import Memory, Profile
-from brokerkm.core.messages import Kind
-from brokerkm.core.names import BeaconTopic, HandoverTopic, MemberTopic, NodeTopic, Topics, check_identifier
-from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.names import Topics, check_identifier
 from brokerkm.core.opener import Window
-from brokerkm.core.path import KeyPath, Outcome
-from brokerkm.core.rekey import Beacon, Rekey
+from brokerkm.core.reception import Reception
 from brokerkm.core.requester import Requester
-from brokerkm.core.state import State, Step, after
-from brokerkm.core.subgroup import Subgroup
+from brokerkm.core.silence import Silence
+from brokerkm.core.state import State, Step
 from brokerkm.core.traffic import Traffic
 from brokerkm.core.trust import Trust
-from brokerkm.core.welcome import NodeKey, Welcome
-from brokerkm.core.wire import message_type
-from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, SilentError, StaleError
+from brokerkm.errors import EvictedError, NotJoinedError, SilentError, StaleError
 
 if TYPE_CHECKING:
+    from brokerkm.core.path import KeyPath
     from brokerkm.core.policy import Policy
     from brokerkm.core.request import Credential
 
@@ -68,19 +47,23 @@ class Member:
         self._memory: Final = memory
         self._topics: Final = Topics(profile.group, profile.prefix)
         self._trust: Final = Trust(memory)
-        self._doubts = False  # something is not signed by the key that is believed: another may have followed it
         self._identity: Final = load_signing_key(memory.identity_seed)
-        self._random: Final = random
         self._requester: Final = Requester(memory, self._identity, random)
         self._reserved: Final = profile.prefix + "/"
         self._traffic: Final = Traffic(memory, self._identity, self._trust, random(SALT_SIZE))
-        self._beacon: Beacon | None = None
-        self._pending: dict[tuple[int, int], Rekey] = {}  # need something that has not come yet, or have no entry
-        self._missing: dict[Cause, float] = {}  # since when
-        self._ack_at: float | None = None  # when an Ack is due
+        self._catch_up: Final = CatchUp(memory)
+        self._silence: Final = Silence(memory)
+        self._acknowledgement: Final = Acknowledgement(memory, random)
+        self._reception: Final = Reception(
+            memory,
+            trust=self._trust,
+            requester=self._requester,
+            traffic=self._traffic,
+            catch_up=self._catch_up,
+            silence=self._silence,
+            acknowledgement=self._acknowledgement,
+        )
         self._unreadable_again = 0.0  # when Data that cannot be opened is worth a word again
-        self.silent = False
-        self.version = 0
 
     def __repr__(self) -> str:
         profile = self._memory.profile
@@ -105,9 +88,8 @@ class Member:
         if memory.path is not None:
             member._traffic.adopt(now)
             member._traffic.use(memory.path.root, now)
-        if memory.state is State.STALE:
-            member._missing[Cause.BEACON] = now  # until a Beacon says otherwise
-        member._expect_ack(now)
+        member._catch_up.resume(now)
+        member._acknowledgement.expect(now)
         return member
 
     def dump(self) -> bytes:
@@ -128,6 +110,11 @@ class Member:
         return self._identity.public_key().public_bytes_raw()
 
     @property
+    def version(self) -> int:
+        """Grows with every change that is to be saved."""
+        return self._memory.version
+
+    @property
     def state(self) -> State:
         """Where the member stands."""
         return self._memory.state
@@ -140,7 +127,12 @@ class Member:
     @property
     def behind(self) -> bool:
         """Whether something is known to be missing: a Rekey that has not come, or a newer root than the member's."""
-        return bool(self._missing)
+        return self._catch_up.is_behind
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server has not been heard for longer than the policy allows."""
+        return self._silence.is_silent
 
     @property
     def slot(self) -> int | None:
@@ -175,7 +167,7 @@ class Member:
     def filters(self) -> tuple[str, ...]:
         """The exact topics of the protocol that concern this member now."""
         own: tuple[str, ...] = (self._topics.member(self.profile.member),)
-        if self._doubts:
+        if self._reception.doubts:
             own = (*own, self._topics.handover)
         if self._memory.path is None:
             return own
@@ -197,27 +189,26 @@ class Member:
             UsageError: the certificate's chain is too long.
         """
         request = self._requester.join(now, credential)
-        self._move(Step.ASKED)
+        self._memory.move(Step.ASKED)
         return request
 
     def sync(self, now: float) -> bytes:
         """Return a Sync to send; raises `NotJoinedError` or `EvictedError` if there is no leaf key to prove it."""
         request = self._requester.sync(now, self._path().leaf.key)
-        self.version += 1
+        self._memory.version += 1
         return request
 
     def leave(self, now: float) -> bytes:
         """Return a Leave to send; raises `NotJoinedError` or `EvictedError` if there is nothing to leave."""
         request = self._requester.leave(now, self._path().leaf.key)
-        self.version += 1
+        self._memory.version += 1
         return request
 
     def ack(self, now: float) -> bytes:
         """Return an Ack of the newest epoch to send; raises `NotJoinedError` or `EvictedError` if there is none."""
         request = self._requester.ack(now, self._path().leaf.key)
-        self._memory.acked = self.epoch
-        self._ack_at = None
-        self.version += 1
+        self._acknowledgement.confirm()
+        self._memory.version += 1
         return request
 
     def seal(self, topic: str, plaintext: bytes, now: float) -> bytes:
@@ -257,37 +248,7 @@ class Member:
         """
         if not topic.startswith(self._reserved):
             return self._traffic.receive(topic, payload, now) if self._memory.path else []
-        try:
-            return self._receive(topic, payload, now)
-        except RefusedError as error:
-            self._doubts |= (error.reason, error.field) == (Reason.BAD_SIGNATURE, "signature")
-            raise
-
-    def _receive(self, topic: str, payload: bytes, now: float) -> list[Event]:
-        own = self.profile.member
-        events: list[Event] = []
-        match self._topics.parse(topic), message_type(payload) if payload else None:
-            case _, None:
-                pass
-            case NodeTopic(level, index), Kind.REKEY:
-                events = self._receive_rekey(level, index, payload, now)
-            case NodeTopic(level, index), Kind.SUBGROUP:
-                events = self._receive_subgroup(level, index, payload)
-            case BeaconTopic(), Kind.BEACON:
-                events = self._receive_beacon(payload, now)
-            case HandoverTopic(), Kind.HANDOVER:
-                events = self._receive_handover(payload)
-            case MemberTopic(member), Kind.WELCOME if member == own:
-                events = self._receive_welcome(payload, now)
-            case MemberTopic(member), Kind.GOODBYE if member == own:
-                events = self._receive_goodbye(payload)
-            case MemberTopic(member), Kind.REFUSAL if member == own:
-                events = self._receive_refusal(payload, now)
-            case MemberTopic(member), _ if member != own:
-                raise RefusedError(Reason.WRONG_TOPIC, "topic")
-            case _:
-                raise RefusedError(Reason.WRONG_MESSAGE, "type")
-        return events
+        return self._reception.receive(self._topics.parse(topic), payload, now)
 
     def tick(self, now: float) -> list[Event]:
         """Return what the passing of time has brought; to be called at `next_deadline` or more often."""
@@ -295,41 +256,13 @@ class Member:
         if events and now >= self._unreadable_again:
             self._unreadable_again = now + self._memory.policy.max_silence
             events.append(Unreadable())
-        overdue = [cause for cause, since in self._missing.items() if since + self._memory.policy.hold <= now]
-        if overdue and self.state is State.ACTIVE:
-            self._move(Step.MISSED)
-            events.append(Stale(overdue[0]))
-        memory = self._memory
-        if memory.path is not None and not self.silent and now - memory.heard > memory.policy.max_silence:
-            self.silent = True
-            events.append(Silent(memory.heard))
-        if self._ack_at is not None and self._ack_at <= now:
-            self._ack_at = None  # until something comes again, if the caller makes no Ack now
-            events.append(AckDue(memory.epoch))
-        return events
+        return [*events, *self._catch_up.tick(now), *self._silence.tick(now), *self._acknowledgement.tick(now)]
 
     @property
     def next_deadline(self) -> float | None:
         """When `tick` is to be called next, seconds since 1970; None if nothing is due until something arrives."""
-        memory = self._memory
-        times = [self._traffic.next_deadline, self._ack_at]
-        if self.state is State.ACTIVE:
-            times += [since + memory.policy.hold for since in self._missing.values()]
-        if memory.path is not None and not self.silent:
-            times.append(memory.heard + memory.policy.max_silence + 0.001)  # when it is more than that
-        return min((time for time in times if time is not None), default=None)
-
-    def _expect_ack(self, now: float) -> None:
-        """Have a newer epoch than the last that was confirmed confirmed at a random moment, if the policy asks for it.
-
-        One moment for all epochs until then: a member that follows many commits says so once.
-        """
-        memory = self._memory
-        within = memory.policy.acknowledge
-        if not within or memory.path is None:
-            self._ack_at = None
-        elif self._ack_at is None and memory.epoch > memory.acked:
-            self._ack_at = now + within * int.from_bytes(self._random(4), "big") / (1 << 32)
+        watched = (self._traffic, self._catch_up, self._silence, self._acknowledgement)
+        return min((time for each in watched if (time := each.next_deadline) is not None), default=None)
 
     def _path(self) -> KeyPath:
         if self._memory.path is not None:
@@ -339,199 +272,3 @@ class Member:
             raise EvictedError(message)
         message = f"{self.profile.member} has not joined group {self.profile.group}: no Welcome has come yet"
         raise NotJoinedError(message)
-
-    def _move(self, step: Step) -> None:
-        self._memory.state = after(self._memory.state, step)
-        self.version += 1
-
-    def _receive_rekey(self, level: int, index: int, payload: bytes, now: float) -> list[Event]:
-        path = self._memory.path
-        if path is None or not path.owns(level, index):
-            raise RefusedError(Reason.WRONG_TOPIC, "topic")
-        rekey = Rekey.decode(payload, level)
-        if path.is_old(level, rekey.epoch):
-            return []
-        rekey.verify(self._trust.key, self.profile.group, level, index)
-        root = path.root
-        if self._apply(rekey, level, index, path):
-            self._apply_waiting(path)
-        return self._settle(root, now)
-
-    def _apply_waiting(self, path: KeyPath) -> None:
-        """Try again what needed a key that may be there now, from the lowest level up; what contradicts it goes."""
-        for node, waiting in sorted(self._pending.items()):
-            with contextlib.suppress(RefusedError):
-                self._apply(waiting, *node, path)
-
-    def _apply(self, rekey: Rekey, level: int, index: int, path: KeyPath) -> bool:
-        """Take the keys of a verified Rekey, or note that something is missing; return whether they were taken."""
-        try:
-            outcome = path.apply(rekey, level)
-        except RefusedError as error:
-            if error.reason is not Reason.NO_ENTRY:
-                self._pending.pop((level, index), None)
-                raise
-            outcome = Outcome.AHEAD  # a Welcome with another slot of this bucket may be on its way, or a Goodbye
-        if outcome is Outcome.AHEAD:
-            waiting = self._pending.get((level, index))
-            if waiting is None or waiting.epoch < rekey.epoch:
-                self._pending[level, index] = rekey
-            return False
-        self._pending.pop((level, index), None)
-        if outcome is Outcome.APPLIED:
-            self._memory.epoch = max(self._memory.epoch, rekey.epoch)
-        return outcome is Outcome.APPLIED
-
-    def _adopt(self, policy: Policy, at: tuple[int, int], now: float) -> list[Event]:
-        """Follow the server's word on the policy if it is the newest, with some grace for those who do not know it."""
-        memory = self._memory
-        if at < memory.policy_at:
-            return []
-        before, memory.policy, memory.policy_at = memory.policy, policy, at
-        if policy == before:
-            return []
-        until = now + policy.grace
-        if policy.algorithm is not before.algorithm:
-            memory.algorithm_until = until
-        if policy.source_authentication is not before.source_authentication:
-            memory.source_until = until
-        self.version += 1
-        return [PolicyChanged(policy), *self._traffic.adopt(now)]
-
-    def _receive_beacon(self, payload: bytes, now: float) -> list[Event]:
-        memory = self._memory
-        beacon = Beacon.decode(payload)
-        at, last = (beacon.epoch, beacon.time), (memory.beacon_epoch, memory.beacon_time)
-        if memory.path is None or at < last:
-            return []
-        beacon.verify(self._trust.key, self.profile.group)
-        memory.beacon_epoch, memory.beacon_time = at
-        self._beacon = beacon
-        events: list[Event] = []
-        if beacon.epoch > last[0]:  # the time alone is not worth a write to a device's flash every half minute
-            self.version += 1
-        ahead = beacon.time - int(now * 1000)
-        if ahead > memory.clock_offset:  # the Welcome was an old one when it came: the server's clock is beyond that
-            memory.clock_offset = self._traffic.opener.clock_offset = ahead
-        # A Beacon that was seen before, or that the broker kept back for long by the server's clock, shows no life.
-        if at > last and now * 1000 + memory.clock_offset - beacon.time <= memory.policy.max_silence * 1000:
-            memory.heard = now
-            if self.silent:
-                self.silent = False
-                events.append(Heard())
-        events += self._adopt(beacon.policy, at, now)
-        return events + self._settle(memory.path.root, now)
-
-    def _receive_handover(self, payload: bytes) -> list[Event]:
-        if not self._trust.follow(Handover.decode(payload)):
-            return []
-        self._doubts = False
-        self.version += 1
-        return [ServerKeyChanged(self._memory.server_key)]
-
-    def _settle(self, before: NodeKey, now: float) -> list[Event]:
-        """After something has come: follow the root, note what is still missing, be active again if nothing is.
-
-        Args:
-            before: the root's key before it came.
-            now: seconds since 1970.
-        """
-        memory, path, events = self._memory, self._path(), list[Event]()
-        missing = {Cause.REKEY} if self._pending else set[Cause]()
-        if self._beacon is not None:
-            beacon, root = self._beacon, path.root
-            if (beacon.height, beacon.birth) == (path.height, root.birth):
-                path.ratchet_root(max(beacon.step, root.step))
-                memory.epoch = max(memory.epoch, beacon.epoch)
-            elif beacon.birth > root.birth:
-                missing.add(Cause.BEACON)
-        if path.root != before:
-            self.version += 1
-            if path.root.birth != before.birth:
-                events.append(Rekeyed(path.root.birth))
-            events += self._traffic.use(path.root, now)
-        self._missing = {cause: self._missing.get(cause, now) for cause in missing}
-        if not missing and self.state is State.STALE:
-            self._move(Step.CAUGHT_UP)
-            events.append(Recovered(memory.epoch))
-        self._expect_ack(now)
-        return events
-
-    def _receive_welcome(self, payload: bytes, now: float) -> list[Event]:
-        memory, names = self._memory, (self.profile.group, self.profile.member)
-        welcome = Welcome.decode(payload)
-        seed = self._requester.seed_for(welcome.nonce)
-        welcome.verify(self._trust.key, *names)
-        secrets = welcome.open(self.profile.suite, seed, *names)
-        leaf_birth = memory.path.leaf.birth if memory.path else 0
-        if secrets.epoch < memory.epoch or secrets.leaf.birth < leaf_birth or secrets.time <= memory.welcome_time:
-            return []  # overtaken by a Rekey, or replayed
-        joined = self.state is State.JOINING
-        self._move(Step.WELCOMED)
-        sent = self._requester.welcomed(welcome.nonce, now)
-        memory.path = KeyPath(secrets.slot, secrets.degree, secrets.leaf, list(secrets.path))
-        memory.epoch, memory.certificate = secrets.epoch, secrets.certificate or memory.certificate
-        # A broker that kept it back for long must not set the clock back with it: old Beacons would look new.
-        heard = min(now, sent + secrets.policy.max_silence)
-        memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(heard * 1000)
-        memory.heard, self.silent = heard, False
-        # What waits for a key below a slot that this member has no longer would wait for ever.
-        nodes = memory.path.nodes
-        self._pending = {node: rekey for node, rekey in self._pending.items() if node in nodes}
-        memory.subgroup_times = {node: time for node, time in memory.subgroup_times.items() if node in nodes}
-        events: list[Event] = [Joined(secrets.epoch) if joined else Synced(secrets.epoch)]
-        changes = self._adopt(secrets.policy, (secrets.epoch, secrets.time), now)
-        if joined:  # nothing that was sent under another policy is for it
-            changes, memory.algorithm_until, memory.source_until = [], None, None
-        events += [*changes, *self._traffic.adopt(now), *self._traffic.use(memory.path.root, now)]
-        self._apply_waiting(memory.path)
-        return events + self._settle(secrets.path[-1], now)
-
-    def _receive_goodbye(self, payload: bytes) -> list[Event]:
-        goodbye = Goodbye.decode(payload)
-        if self._memory.path is None or goodbye.epoch <= self._memory.path.leaf.birth:
-            return []  # of an earlier membership
-        goodbye.verify(self._trust.key, self.profile.group, self.profile.member)
-        return self._expel(goodbye.reason)
-
-    def _receive_refusal(self, payload: bytes, now: float) -> list[Event]:
-        refusal = Refusal.decode(payload)
-        refusal.verify(self._trust.key, self.profile.group, self.profile.member)
-        memory = self._memory
-        sent = self._requester.refused(refusal.nonce, refusal.reason)
-        self.version += 1
-        prompt = sent is not None and now - sent <= memory.policy.max_silence  # a broker did not keep it for later
-        if refusal.reason is RefusalReason.WRONG_TIME and prompt:
-            memory.clock_offset = self._traffic.opener.clock_offset = refusal.time - int(now * 1000)
-            memory.last_request = min(memory.last_request, refusal.time)  # it may have been far ahead
-        if refusal.reason is RefusalReason.NOT_A_MEMBER and memory.path is not None:
-            return self._expel(GoodbyeReason.EVICTED)
-        return [RequestRefused(refusal.reason, refusal.time / 1000)]
-
-    def _expel(self, reason: GoodbyeReason) -> list[Event]:
-        self._move(Step.EXPELLED)
-        self._memory.path = None
-        self._memory.certificate = None
-        self._requester.forget()
-        self._traffic.forget()
-        self._pending.clear()
-        self._missing.clear()
-        self._ack_at = None
-        self._beacon = None
-        return [Evicted(reason)]
-
-    def _receive_subgroup(self, level: int, index: int, payload: bytes) -> list[Event]:
-        path, context = self._memory.path, (self.profile.group, level, index)
-        if path is None or not path.owns(level, index):
-            raise RefusedError(Reason.WRONG_TOPIC, "topic")
-        message = Subgroup.decode(payload, level)
-        if message.slot is not None and message.slot != path.slot:
-            return []  # for another leaf of the same bucket
-        times = self._memory.subgroup_times
-        if message.time <= times.get((level, index), 0):
-            raise RefusedError(Reason.REPLAY, "time")
-        message.verify(self._trust.key, context)
-        plaintext = message.open(path.key_at(level, message.birth, message.step), context)
-        times[level, index] = message.time
-        self.version += 1
-        return [SubgroupReceived(self._topics.node(level, index), plaintext)]

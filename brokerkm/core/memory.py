@@ -15,7 +15,7 @@ from brokerkm.core.names import DEFAULT_PREFIX, MAX_LEVEL, MAX_SLOTS, Topics
 from brokerkm.core.opener import WINDOW
 from brokerkm.core.path import KeyPath
 from brokerkm.core.policy import Policy
-from brokerkm.core.state import State
+from brokerkm.core.state import State, Step, after
 from brokerkm.core.welcome import Certificate, NodeKey
 from brokerkm.core.wire import NONCE_SIZE, array, binary, check_canonical, identifier, pack, text, uint, unpack_array
 from brokerkm.errors import Reason, RefusedError, UsageError
@@ -82,9 +82,15 @@ class Memory:
     traffic_keys: list[TrafficKey] = field(default_factory=list[TrafficKey], repr=False)
     windows: list[SavedWindow] = field(default_factory=list[SavedWindow])
     subgroup_times: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # newest, by topic
+    version: int = field(default=0, compare=False)  # grows when there is something to save; is not saved itself
 
     def __post_init__(self) -> None:
         self.server_key = self.server_key or self.profile.server_key
+
+    def move(self, step: Step) -> None:
+        """Go where `step` leads; raises `RefusedError` (wrong-state) if it cannot happen now."""
+        self.state = after(self.state, step)
+        self.version += 1
 
     def encode(self) -> bytes:
         """Return the bytes to keep; what `decode` makes of them is equal to this."""

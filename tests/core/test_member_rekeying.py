@@ -148,7 +148,7 @@ def test_pending_rekey_gives_way_to_a_newer_one_only(world: World) -> None:
         waiting.append(world.retained[topic])
     for payload in (*waiting, waiting[0]):
         assert [] == world.members["m0"].receive(topic, payload, world.now)
-    assert [4] == [rekey.epoch for rekey in world.members["m0"]._pending.values()]
+    assert [4] == [rekey.epoch for rekey in world.members["m0"]._catch_up._waiting.values()]
 
 
 def test_waiting_rekey_that_contradicts_is_dropped(world: World) -> None:
@@ -159,7 +159,7 @@ def test_waiting_rekey_that_contradicts_is_dropped(world: World) -> None:
     bad = rekey(world, 2, 0, epoch=9, height=3, entry=[None, 2, 0, bytes(40)], chain=b"")
     assert [] == member.receive(world.topics.node(2, 0), bad, world.now)
     assert [Rekeyed(2)] == world.fetch("m0")
-    assert (world.root, {}) == (root_of(member), member._pending)
+    assert (world.root, {}) == (root_of(member), member._catch_up._waiting)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_member_that_was_given_another_slot_waits_for_nothing_below_the_old_one(
     world.enroll("m1")
     events = world.publish(world.group.commit(world.now, world.random))["m1"]
     assert [Synced(5)] == [event for event in events if isinstance(event, Synced)]
-    assert (1, 7, {}) == (world.group.directory.slot("m8"), member.slot, member._pending)
+    assert (1, 7, {}) == (world.group.directory.slot("m8"), member.slot, member._catch_up._waiting)
     assert [] == member.tick(world.now + HOLD)
 
 
