@@ -17,6 +17,7 @@ from brokerkm.api import (
     document,
     problems,
     routes_admission,
+    routes_cluster,
     routes_groups,
     routes_members,
     routes_rules,
@@ -24,6 +25,7 @@ from brokerkm.api import (
     routes_store,
     routes_tokens,
 )
+from brokerkm.api.forwarding import Forwarding
 from brokerkm.api.gate import MAX_BODY, Gate, Limits
 from brokerkm.api.idempotency import SECRET, Idempotency
 from brokerkm.api.principal import STATE, Principal
@@ -42,6 +44,7 @@ _ROUTES: Final[list[HTTPRouteHandler]] = [
     *routes_tokens.ROUTES,
     *routes_server.ROUTES,
     *routes_rules.ROUTES,
+    *routes_cluster.ROUTES,
     *routes_store.ROUTES,
 ]
 
@@ -96,7 +99,10 @@ def make_app(
         for operation in item.values()
     }
     hooks = Litestar([webhook.router(webhook.Hooks(server, automation))], openapi_config=None, logging_config=None)
-    return Gate(Idempotency(inner, server), server, limits, roles or {}, {f"{VERSION}/hooks/": hooks})
+    forwarding = Forwarding(server)
+    routes = Idempotency(forwarding.cover("routes", inner), server)
+    unlocked = {f"{VERSION}/hooks/": forwarding.cover("hooks", hooks)}
+    return Gate(routes, server, limits, roles or {}, unlocked)
 
 
 def _acting(request: Request[Any, Any, Any]) -> Admin:

@@ -34,6 +34,7 @@ from brokerkm.service.api import (
     policy_fields,
 )
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
+from brokerkm.store.lease import ServerRecord
 from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
@@ -249,6 +250,15 @@ class RemoteAdmin:
     async def status(self) -> ServerStatus:
         """Return how the server is."""
         return ServerStatus(**await self._exchange.ask("GET", "/v1/status"))
+
+    async def servers(self) -> list[ServerRecord]:
+        """Return the servers that share the store, and what they lead."""
+        found = await self._exchange.ask("GET", "/v1/servers")
+        return [ServerRecord(**{**item, "groups": tuple(item["groups"])}) for item in found["items"]]
+
+    async def move(self, group: str, to: str) -> None:
+        """Have another server lead a group."""
+        await self._exchange.ask("POST", f"{_group(group)}/move", {"to": to})
 
     async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:
         """Return entries of an audit log."""

@@ -1,4 +1,4 @@
-"""`brokerkm group`: create, list, show, set, rotate, freeze, thaw, hand over, destroy."""
+"""`brokerkm group`: create, list, show, set, rotate, freeze, thaw, hand over, move, destroy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from brokerkm.cli.administration import administer, describe, resolve_group, ser
 from brokerkm.cli.lazy import FailedError
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table
 from brokerkm.cli.recovering import recover
+from brokerkm.cli.servers import move
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,7 @@ def group() -> None:
 
 
 group.add_command(recover)
+group.add_command(move)
 
 
 @group.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.core.crypto import Suite
+from brokerkm.core.crypto import Suite, load_signing_key
 from brokerkm.core.group import DEFAULT_DEGREE
 from brokerkm.core.names import DEFAULT_PREFIX
 from brokerkm.core.policy import Policy
@@ -55,8 +55,12 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
         return await self._info(await self._server.create_group(record, self._actor))
 
     async def list_groups(self) -> list[GroupInfo]:
-        """Return all groups, by name."""
-        return [await self._info(group) for _, group in sorted(self._server.groups.items())]
+        """Return all groups of the store, by name, whichever server leads them."""
+        led = self._server.groups
+        return [
+            await (self._info(led[record.name]) if record.name in led else self._stored_info(record))
+            for record in await self._server.desk.call(self._server.store.groups)
+        ]
 
     async def show(self, group: str) -> GroupInfo:
         """Return one group."""
@@ -100,27 +104,38 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
         live = self._group(group)
         await self._server.yield_(live.name, gracefully=not live.record.frozen)
         await self._server.desk.call(self._server.store.destroy_group, live.name, [self._entry("destroy", live.name)])
+        await self._server.leadership.give_up(live.name)
 
     async def _info(self, live: LiveGroup) -> GroupInfo:
-        unpublished = await self._server.desk.call(self._server.store.waiting, live.name)
-        count = await self._server.desk.call(self._server.store.count, live.name)
-        record = live.record
-        return GroupInfo(
-            name=live.name,
-            prefix=record.prefix,
-            suite=record.suite.name.lower().replace("_", "-"),
-            degree=record.degree,
+        return dataclasses.replace(
+            await self._stored_info(live.record),
             height=live.group.tree.height,
             epoch=live.group.epoch,
             members=len(live.group.directory),
+            waiting=len(live.changes),
+            server_key=live.group.server_key.hex(),
+        )
+
+    async def _stored_info(self, record: GroupRecord) -> GroupInfo:
+        """Return what the store knows of a group: all but the changes that wait where it is led."""
+        unpublished = await self._server.desk.call(self._server.store.waiting, record.name)
+        count = await self._server.desk.call(self._server.store.count, record.name)
+        return GroupInfo(
+            name=record.name,
+            prefix=record.prefix,
+            suite=record.suite.name.lower().replace("_", "-"),
+            degree=record.degree,
+            height=record.height,
+            epoch=record.epoch,
+            members=count.get(Status.SEATED, 0),
             listed=count.get(Status.LISTED, 0),
             evicted=count.get(Status.EVICTED, 0),
             pending=count.get(Status.PENDING, 0),
-            waiting=len(live.changes),
+            waiting=0,
             unpublished=unpublished,
             beacon_interval=record.beacon_interval,
             frozen=record.frozen,
             policy=policy_fields(record.policy),
             settings=dataclasses.asdict(record.settings),
-            server_key=live.group.server_key.hex(),
+            server_key=load_signing_key(record.signing_seed).public_key().public_bytes_raw().hex(),
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brokerkm.descriptor import Descriptor
     from brokerkm.offline import OfflineBundle, OfflineRequest
     from brokerkm.service.credentials import Role
+    from brokerkm.store.lease import ServerRecord
 
 DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
 DEFAULT_LIFETIME: Final = 24 * 3600.0  # s that a new token is valid
@@ -390,6 +391,14 @@ class AdminApi(Protocol):
 
     async def status(self) -> ServerStatus:
         """Return how the server is."""
+        ...
+
+    async def servers(self) -> list[ServerRecord]:
+        """Return the servers that share the store, and what they lead."""
+        ...
+
+    async def move(self, group: str, to: str) -> None:
+        """Have another server lead a group, and keep it there while that server runs."""
         ...
 
     async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:

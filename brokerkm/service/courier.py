@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from brokerkm.core.wire import binary as as_bytes
 from brokerkm.core.wire import pack, text, unpack_array
-from brokerkm.errors import BrokerkmError, RefusedError, StoreError, TransportError, UsageError
+from brokerkm.errors import BrokerkmError, OutcomeUnknownError, RefusedError, StoreError, TransportError, UsageError
 from brokerkm.store.mailbox import Letter, to_leader, to_server
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Courier:
 
         Raises:
             UsageError, StoreError, TransportError: as there.
-            StoreError: also if no answer came; the call may or may not have happened.
+            OutcomeUnknownError: no answer came; the call may or may not have happened.
         """
         if len(self._calls) >= MAX_CALLS:
             message = "too many calls wait for other servers: try again"
@@ -100,7 +100,7 @@ class Courier:
                 return await future
         except TimeoutError:
             message = f"the server that leads group {group} did not answer: see what has happened before trying again"
-            raise StoreError(message) from None
+            raise OutcomeUnknownError(message) from None
         finally:
             del self._calls[number]
 

@@ -16,7 +16,7 @@ from brokerkm.service.fencing import Tenure
 from brokerkm.store.lease import ServerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from brokerkm.store.protocol import Store
 
@@ -77,6 +77,13 @@ class Leadership(Protocol):
         """Have the server that leads a group perform a call; arguments and result as JSON has them."""
         ...
 
+    def answer_calls(self, answer: Callable[[str, str, object], Awaitable[object]]) -> None:
+        """Have `answer` perform what other servers call: group, name, arguments and result as JSON has them."""
+
+    def lapse(self) -> str | None:
+        """Return why this server may change nothing now, "" if it may, None if it needs nobody's leave."""
+        ...
+
     async def servers(self) -> list[ServerRecord]:
         """Return all servers and what they lead."""
         ...
@@ -121,6 +128,13 @@ class SoleLeadership:
         """Refuse."""
         message = f"there is no group {group[:80]!r}"
         raise UsageError(message)
+
+    def answer_calls(self, answer: Callable[[str, str, object], Awaitable[object]]) -> None:
+        """Do nothing: nobody calls."""
+
+    def lapse(self) -> str | None:
+        """Return None: there are no leases."""
+        return None
 
     async def servers(self) -> list[ServerRecord]:
         """Return this one."""

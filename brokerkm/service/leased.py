@@ -25,7 +25,7 @@ from brokerkm.store.listener import Listener
 from brokerkm.store.mailbox import PostgresMailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from brokerkm.service.leadership import Host
     from brokerkm.store.lease import Lease, ServerRecord, Standing
@@ -49,7 +49,7 @@ class LeasedLeadership:
 
     Attributes:
         me: this server.
-        courier: set its `answer` to take calls from other servers.
+        courier: carries requests and calls.
     """
 
     def __init__(self, store: PostgresStore, duration: float = DURATION, url: str = "") -> None:
@@ -125,6 +125,19 @@ class LeasedLeadership:
     async def call(self, group: str, name: str, arguments: object) -> object:
         """Have the server that leads `group` perform a call."""
         return await self.courier.call(group, name, arguments)
+
+    def answer_calls(self, answer: Callable[[str, str, object], Awaitable[object]]) -> None:
+        """Have `answer` perform what other servers call."""
+        self.courier.answer = answer
+
+    def lapse(self) -> str | None:
+        """Return why this server may change nothing now: no lease was renewed for as long as one lasts."""
+        renewed = self._next_renewal - self._leases.duration / RENEWALS
+        if boot_time() < self._until(renewed):
+            return ""
+        return (
+            "no lease can be renewed: nothing is changed or published until the database answers, or others take over"
+        )
 
     async def servers(self) -> list[ServerRecord]:
         """Return all servers that were heard of lately."""

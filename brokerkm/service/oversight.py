@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from brokerkm.service.credentials import Role
+    from brokerkm.store.lease import ServerRecord
     from brokerkm.store.protocol import Store
 
 
@@ -45,6 +46,15 @@ class Oversight(Office):
             waiting=sum(len(group.changes) for group in groups),
             unpublished=unpublished,
         )
+
+    async def servers(self) -> list[ServerRecord]:
+        """Return the servers that share the store, and what they lead."""
+        return await self._server.leadership.servers()
+
+    async def move(self, group: str, to: str) -> None:
+        """Have another server lead a group."""
+        await self._server.leadership.move(group, to)
+        await self._write("", Change(audit=[self._entry("move", group, to=to)]))
 
     async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:
         """Return entries of an audit log; that of a group outlives the group."""

@@ -62,7 +62,8 @@ def ready(server: KeyServer) -> tuple[bool, dict[str, object]]:
 
 
 def _checks(server: KeyServer) -> list[Check]:
-    failure = server.desk.failure
+    failure, lapse = server.desk.failure, server.leadership.lapse()
+    leases = [] if lapse is None else [Check("leases", not lapse, lapse)]
     return [
         Check("store", failure is None, "" if failure is None else f"nothing can be stored: {failure}"),
         Check(
@@ -70,4 +71,5 @@ def _checks(server: KeyServer) -> list[Check]:
             server.connected,
             "" if server.connected else "the broker is not reached: changes are stored and wait to be published",
         ),
+        *leases,
     ]
