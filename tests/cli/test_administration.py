@@ -74,7 +74,7 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
 @pytest.fixture
 def group(console: Console, request: pytest.FixtureRequest) -> str:
     """Give a group of the test's own, without members."""
-    name = request.node.name.replace("test_", "")[:60]
+    name: str = request.node.name.replace("test_", "")[:60]
     console.run("group", "create", name)
     return name
 
