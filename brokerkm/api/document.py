@@ -1,6 +1,6 @@
 """The API's OpenAPI document: what Litestar derives from the routes, and what holds for all of them beside that."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -71,7 +71,7 @@ def _loose(value: Any) -> Any:  # noqa: ANN401 - JSON
             found = cast("dict[str, Any]", value)
             return {"anyOf" if name == "oneOf" else name: _loose(item) for name, item in found.items()}
         case list():
-            return [_loose(item) for item in value]
+            return [_loose(item) for item in cast("Iterable[object]", value)]
         case _:
             return value
 

@@ -73,7 +73,8 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, perhaps as before."""
         keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-        if scope["type"] != ScopeType.HTTP or not keys or BODY not in scope["state"] or _changes_nothing(scope["state"]):
+        state = scope["state"]
+        if scope["type"] != ScopeType.HTTP or not keys or BODY not in state or _changes_nothing(state):
             await self._app(scope, receive, send)
             return
         try:
