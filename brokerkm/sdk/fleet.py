@@ -413,9 +413,7 @@ class Fleet:
             case TokenKey():
                 means = "its token is unknown, used up or expired"
             case _:
-                means = (
-                    "its certificate is expired, revoked, of an unknown authority or for another id"
-                )
+                means = "its certificate is expired, revoked, of an unknown authority or for another id"
         message = (
             f"the key server of group {self.group} does not admit {self.member}: {means} and its identity key is not "
             "listed, or it was evicted, or the id is another device's. Have the group's owner invite or readmit it"

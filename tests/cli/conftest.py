@@ -105,7 +105,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
     """Return a function that runs a command in this process, in a fresh directory."""
     from brokerkm.cli.program import program  # noqa: PLC0415 - nothing else needs it
 
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, **options: object) -> Result:

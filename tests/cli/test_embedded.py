@@ -96,7 +96,7 @@ async def test_client_that_hangs_up_disturbs_nobody(broker: subprocess.Popen[str
 def test_missing_amqtt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package, one is told which to install."""
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
-    with pytest.raises(UsageError, match=r"pip install 'brokerkm\[broker\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'brokerkm\[server\]'"):
         EmbeddedBroker(0)
 
 

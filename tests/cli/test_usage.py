@@ -135,7 +135,7 @@ def test_invitation_offline_needs_a_url(call: Call) -> None:
 
 def test_one_of_several_members_has_to_be_named(call: Call, tmp_path: Path) -> None:
     """The only member that fits is taken; of several, one has to be named."""
-    joined(tmp_path / "state", ("plant", "one"), ("plant", "two"), ("depot", "one"))
+    joined(tmp_path / "s", ("plant", "one"), ("plant", "two"), ("depot", "one"))
     result = call("pub", "-t", "a/b", "-m", "x", "-i", "one")
     assert (2, True) == (result.exit_code, "one in depot, one in plant" in result.stderr)
     result = call("pub", "-t", "a/b", "-m", "x", "-i", "two", "--timeout", "5")
