@@ -254,7 +254,8 @@ class RemoteAdmin:
     async def servers(self) -> list[ServerRecord]:
         """Return the servers that share the store, and what they lead."""
         found = await self._exchange.ask("GET", "/v1/servers")
-        return [ServerRecord(**{**item, "groups": tuple(item["groups"])}) for item in found["items"]]
+        records = [ServerRecord(**item) for item in found["items"]]
+        return [dataclasses.replace(record, groups=tuple(record.groups)) for record in records]
 
     async def move(self, group: str, to: str) -> None:
         """Have another server lead a group."""

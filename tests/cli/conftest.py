@@ -27,7 +27,7 @@ class Machine:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._started: list[subprocess.Popen[str]] = []
-        self.environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "HOME": str(home)}
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(home / "s"), "HOME": str(home)}
 
     def run(self, *arguments: str, text: str | None = None, status: int = 0) -> str:
         """Return what a command printed on standard output, or on the other if it failed."""

@@ -29,14 +29,14 @@ class Console:
 
     def run(self, *arguments: str, text: str | None = None, status: int = 0) -> str:
         """Return what a command printed on standard output, or on the other if it failed."""
-        environment = {"XDG_STATE_HOME": str(self.home / "state"), "HOME": str(self.home)}
+        environment = {"XDG_STATE_HOME": str(self.home / "s"), "HOME": str(self.home)}
         done = CliRunner().invoke(program, arguments, prog_name="brokerkm", input=text, env=environment)
         assert status == done.exit_code, done.output
         return done.stderr if status else done.stdout
 
     def examine(self, *arguments: str) -> tuple[int, str]:
         """Return with what status the doctor ended, and what it printed."""
-        done = CliRunner().invoke(program, ("doctor", *arguments), env={"XDG_STATE_HOME": str(self.home / "state")})
+        done = CliRunner().invoke(program, ("doctor", *arguments), env={"XDG_STATE_HOME": str(self.home / "s")})
         return done.exit_code, done.stdout
 
     def ask(self, *arguments: str, text: str | None = None) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class LocalConnection(http.client.HTTPConnection):
 
 def control(site: Machine) -> str:
     """Return the path of the server's socket."""
-    return str(site.home / "state" / "brokerkm-server" / "control.sock")
+    return str(site.home / "s" / "brokerkm-server" / "control.sock")
 
 
 def test_rule_fires_in_a_running_server(site: Machine) -> None:
@@ -48,7 +48,7 @@ def test_rule_fires_in_a_running_server(site: Machine) -> None:
     before = int(str(site.ask("group", "show")["epoch"]))
 
     async def fired() -> str:
-        admin = await RemoteAdmin.connect(site.home / "state" / "brokerkm-server" / "control.sock")
+        admin = await RemoteAdmin.connect(site.home / "s" / "brokerkm-server" / "control.sock")
         try:
             events = admin.events()
             following = asyncio.ensure_future(anext(events))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Call = Callable[..., Result]
 
-STORE = Path("state/brokerkm-server/brokerkm.sqlite")
+STORE = Path("s/brokerkm-server/brokerkm.sqlite")
 
 
 def test_live_store_is_copied_checked_and_rewrapped(site: Machine) -> None:
@@ -143,10 +143,10 @@ def test_configured_key_is_taken_without_a_server_too(call: Call, monkeypatch: p
 def test_keys_are_made_once(call: Call) -> None:
     """And only where keys can be made."""
     assert {"key": "file"} == json.loads(call("store", "key", "new", "file:k", "--json").output)
-    key = Path("state/brokerkm-server/k").read_text()
+    key = Path("s/brokerkm-server/k").read_text()
     for spec in ("file:k", "env:K", "command:true", "credential:k"):
         assert 2 == call("store", "key", "new", spec).exit_code
-    assert key == Path("state/brokerkm-server/k").read_text()
+    assert key == Path("s/brokerkm-server/k").read_text()
 
 
 def test_key_of_a_file_is_no_key_of_the_store(call: Call) -> None:
