@@ -13,9 +13,9 @@ from brokerkm.errors import UnknownNameError, UsageError
 from brokerkm.service.changes import PendingJoin
 from brokerkm.service.feed import Kind
 from brokerkm.service.gate import Gate
-from brokerkm.service.live import BINDING
 from brokerkm.service.membership import member_info
 from brokerkm.service.office import Office
+from brokerkm.service.settlement import BINDING
 from brokerkm.store.records import Change, Document, Status
 
 if TYPE_CHECKING:

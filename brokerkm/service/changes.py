@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from brokerkm.core.notice import GoodbyeReason
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from brokerkm.core.commit import Enrollment
+    from brokerkm.core.notice import RefusalReason
     from brokerkm.store.records import AuditEntry, Document
 
 
@@ -50,6 +51,13 @@ class PendingEviction:
     identity: bytes = b""
     time: int = 0
     actor: str = ""
+
+
+class Rejection(NamedTuple):
+    """A join that was found impossible when it was to be committed."""
+
+    join: PendingJoin
+    reason: RefusalReason
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from brokerkm.admission.rules import Applicant, Proof, Returning, decide
 from brokerkm.core.admission import check_join
 from brokerkm.core.request import TokenKey
 from brokerkm.errors import Reason, RefusedError
-from brokerkm.service.live import BINDING
+from brokerkm.service.settlement import BINDING
 from brokerkm.service.watch import Watch
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brokerkm.service.desk import StoreDesk
     from brokerkm.service.live import LiveGroup
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import MemberRecord
+    from brokerkm.store.records import MemberRecord, TokenRecord
 
 
 class _Check:
@@ -63,15 +63,28 @@ class Gate:
         self._desk: Final = desk
 
     async def prove(
-        self, member: str, join: Join, known: MemberRecord | None, *, now: int, last_time: int
+        self,
+        member: str,
+        join: Join,
+        known: MemberRecord | None,
+        found: TokenRecord | None,
+        *,
+        now: int,
+        last_time: int,
     ) -> Applicant:
-        """Return who asks to join, once its proof has been checked; raises `RefusedError`."""
+        """Return who asks to join, once its proof has been checked; raises `RefusedError`.
+
+        Args:
+            found: the token that the Join names, if there is one.
+        """
         bound = known.identity if known is not None and known.identity else None
         returning = bound is not None and bound != join.identity
         if bound is not None and (not returning or not self._returning or join.credential is None):
             check_join(join, self._group, member, now=now, last_time=last_time, identity=bound, token=None)
             return Applicant(self._group, member, join.identity, Proof.KEY)
-        token = await self._token(member, join, now) if join.token is not None else None
+        token = None
+        if found is not None and found.expiry > now and fnmatchcase(member, found.pattern):
+            token = TokenKey(found.id, found.key)
         check = None if self._certificates is None else _Check(self._certificates)
 
         def proved() -> None:
@@ -98,14 +111,6 @@ class Gate:
     def decide(self, who: Applicant) -> Action:
         """Return what the rules say about `who`."""
         return decide(self.policy.rules, self.policy.default, who)
-
-    async def _token(self, member: str, join: Join, now: int) -> TokenKey | None:
-        found = None
-        if join.token is not None:
-            found = await self._desk.call(self._store.token, self._group, join.token)
-        if found is None or found.expiry <= now or not fnmatchcase(member, found.pattern):
-            return None
-        return TokenKey(found.id, found.key)
 
     async def _recognised(self, who: Applicant) -> Applicant:
         """Return `who` with how it stands to the device that had the member id before."""

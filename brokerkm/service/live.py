@@ -1,7 +1,7 @@
 """One group in service: changes wait, a commit stores them, then the group in memory moves on.
 
-The order is fixed: `Group.prepare` computes the commit, the store keeps it with its messages in one transaction, and
-only then `Group.apply` moves the group. So the group in memory is never ahead of the store, and what cannot
+The order is fixed: `Settlement.settle` computes the commit and the store keeps it with its messages in one transaction,
+and only then `Group.apply` moves the group. So the group in memory is never ahead of the store, and what cannot
 be stored goes on waiting. Publishing is the business of `brokerkm.service.publisher`, which reads the store.
 """
 
@@ -10,22 +10,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
-from collections import Counter
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import KEY_SIZE
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
-from brokerkm.core.notice import GoodbyeReason, RefusalReason
+from brokerkm.core.notice import GoodbyeReason
 from brokerkm.core.tree import KeyTree
-from brokerkm.errors import RefusedError, UsageError
-from brokerkm.sealing import seal_on_all_cores
-from brokerkm.service.changes import Changes, PendingEviction, PendingJoin
+from brokerkm.service.changes import Changes, PendingEviction, PendingJoin, Rejection
 from brokerkm.service.feed import Feed, Kind
-from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
+from brokerkm.service.settlement import Settlement
+from brokerkm.store.records import AuditEntry, Change, OutboxMessage
 from brokerkm.store.seats import StoredSeats
 
 if TYPE_CHECKING:
@@ -35,33 +32,11 @@ if TYPE_CHECKING:
     from brokerkm.core.crypto import Random
     from brokerkm.core.policy import Policy
     from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.settlement import Settled
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import GroupRecord, Settings
+    from brokerkm.store.records import Document, GroupRecord, MemberRecord, Settings
 
 _log = logging.getLogger(__name__)
-
-BINDING: Final = "binding"  # kind of the documents that say by which credential a member came
-
-
-class Rejection(NamedTuple):
-    """A join that was found impossible when it was to be committed."""
-
-    join: PendingJoin
-    reason: RefusalReason
-
-
-class Settled(NamedTuple):
-    """What became of a batch of changes; `commit` is None if the group's keys did not have to move.
-
-    Args:
-        prepare, store: seconds that the commit and its transaction took.
-    """
-
-    commit: Commit | None
-    sequence: int
-    rejected: list[Rejection]
-    prepare: float = 0.0
-    store: float = 0.0
 
 
 class LiveGroup:
@@ -94,6 +69,7 @@ class LiveGroup:
         self._turn: Final = asyncio.Lock()  # a Beacon must not be made of an epoch that a commit is about to end
         self._store: Final = store
         self._desk: Final = desk
+        self._settlement: Final = Settlement(record.name, group, self.topics, store, random)
         self._clock: Final = clock
         self._random: Final = random
         self._rejected: Final = rejected
@@ -202,7 +178,7 @@ class LiveGroup:
         batch, self.changes, self.urgent = self.changes, Changes(), False
         self._in_flight, self._committing = batch, True
         try:
-            settled = await self._desk.call(self._settle, batch, self._clock())
+            settled = await self._desk.call(self._settlement.settle, batch, self._clock())
         except Exception as error:
             self.changes.put_back(batch)
             self._feed.emit(Kind.STORE_FAILED, self.name, reason=str(error))
@@ -336,151 +312,6 @@ class LiveGroup:
         )
         self.group.apply_handover(succession)
         self.record = record
-
-    def _settle(self, batch: Changes, now: float) -> Settled:
-        """Prepare the commit of `batch` and store it; in the store's thread, where nothing else happens meanwhile.
-
-        Admission looked things up a while ago; here they are looked up for good.
-        """
-        self.group.discard()  # what a batch that could not be stored has left there; its changes are in this one
-        joined: dict[str, MemberRecord] = {}
-        rejected: list[Rejection] = []
-        spent: Counter[bytes] = Counter()
-        for join in batch.joins.values():
-            reason = self._enroll(join, spent)
-            who = join.enrollment
-            if reason is None:
-                joined[who.member] = self._seated(join)
-            else:
-                rejected.append(Rejection(join, reason))
-        gone = (self._remove(member, eviction, now) for member, eviction in batch.evictions.items())
-        removed = [record for record in gone if record is not None]
-        if batch.rotate:
-            self.group.rotate()
-        if batch.rotate_all:
-            self.group.rotate_all()
-        if not self.group.pending:
-            audit = self._audit(batch, removed, [], int(now * 1000), self.group.epoch)
-            noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
-            return Settled(None, self._store.write(self.name, noted), rejected)
-        began = time.perf_counter()
-        commit = self.group.prepare(now, self._random, seal_on_all_cores)
-        prepared = time.perf_counter()
-        change = commit.change
-        seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]
-        since = int(now * 1000)
-        whole = Change(
-            keys=KeyChange(change.epoch, change.height, change.pages(self.group.tree)),
-            time=change.time,
-            members=[replace(member, epoch=change.epoch, since=member.since or since) for member in removed + seated],
-            spent=spent,
-            documents=[*batch.documents.values(), *self._bindings(batch, seated, since)],
-            messages=self._messages(commit),
-            audit=self._audit(batch, removed, seated, since, change.epoch),
-        )
-        sequence = self._store.write(self.name, whole)
-        return Settled(commit, sequence, rejected, prepared - began, time.perf_counter() - prepared)
-
-    def _enroll(self, join: PendingJoin, spent: Counter[bytes]) -> RefusalReason | None:
-        """Queue the join in the group and count its token; return why it cannot be, or None."""
-        who = join.enrollment
-        known = self._store.member(self.name, who.member)
-        if known is not None and known.status in (Status.EVICTED, Status.PENDING):
-            return RefusalReason.NOT_ADMITTED
-        bound = known.identity if known is not None else b""
-        binds = bound != who.identity
-        if binds and (bool(bound) != join.replaces or not self._has_credential(join, spent)):
-            return RefusalReason.NOT_ADMITTED
-        try:
-            self.group.enroll(who)
-        except RefusedError:
-            return RefusalReason.NOT_ADMITTED
-        except UsageError:  # the group is full
-            return RefusalReason.TRY_LATER
-        if binds and join.token:
-            spent[join.token] += 1
-        return None
-
-    def _has_credential(self, join: PendingJoin, spent: Counter[bytes]) -> bool:
-        """Return whether what let a device in, under a key that is not bound to its id yet, still does."""
-        if not join.token:
-            return bool(join.credential)
-        token = self._store.token(self.name, join.token)
-        return token is not None and token.uses_left > spent[token.id]
-
-    def _seated(self, join: PendingJoin) -> MemberRecord:
-        """Return what is known from now on of one that joins; it has no slot yet."""
-        who = join.enrollment
-        known = self._store.member(self.name, who.member) or MemberRecord(who.member, Status.LISTED, who.identity)
-        seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
-        if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
-            return seat
-        seen = max(known.seen, join.time)
-        return replace(
-            seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter
-        )
-
-    def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord | None:
-        """Queue the eviction in the group, if it has a place there, and return what is known of it from now on.
-
-        None if that is what is known already: two operators have wanted the same at the same time.
-        """
-        try:
-            self.group.evict(member, eviction.reason)
-        except UsageError:
-            _log.debug("group %s: %s had no place to lose", self.name, member)
-        known = self._store.member(self.name, member)
-        if known is None:
-            known = MemberRecord(member, Status.LISTED, eviction.identity)
-        elif known.status is Status.EVICTED:
-            return None
-        milder = eviction.reason is GoodbyeReason.LEFT
-        return replace(
-            known,
-            status=Status.LISTED if milder else Status.EVICTED,
-            slot=None,
-            kem_public=b"",
-            nonce=b"",
-            last_time=max(known.last_time, eviction.time),
-            epoch=0,
-            since=int(now * 1000),
-            acked=0,
-        )
-
-    def _audit(
-        self, batch: Changes, removed: list[MemberRecord], seated: list[MemberRecord], time: int, epoch: int
-    ) -> list[AuditEntry]:
-        """Return what the audit log is to say of a commit."""
-        entries = [replace(entry, time=time) for entry in batch.audit]
-        if batch.rotate or batch.rotate_all:
-            details = {"epoch": epoch, "everything": batch.rotate_all}
-            entries.append(AuditEntry(time, batch.rotated_by, "rotate", self.name, details))
-        for record in removed:
-            eviction = batch.evictions[record.member]
-            action = "leave" if eviction.reason is GoodbyeReason.LEFT else "evict"
-            actor = eviction.actor or f"member:{record.member}"
-            entries.append(AuditEntry(time, actor, action, record.member, {"epoch": epoch}))
-        for record in seated:
-            actor = batch.joins[record.member].actor or f"member:{record.member}"
-            details = {"epoch": epoch, "slot": record.slot or 0}
-            entries.append(AuditEntry(time, actor, "refresh" if record.since else "seat", record.member, details))
-        return entries
-
-    def _bindings(self, batch: Changes, seated: list[MemberRecord], time: int) -> list[Document]:
-        """Return what new members are to be recognised by, should they come back with another key."""
-        shown = ((record.member, batch.joins[record.member].credential) for record in seated)
-        return [Document(BINDING, member, credential.encode(), time) for member, credential in shown if credential]
-
-    def _messages(self, commit: Commit) -> list[OutboxMessage]:
-        """Return what to publish, in order: the Beacon last, so that whoever hears it finds what it announces."""
-        topics = self.topics
-        messages = [OutboxMessage(topics.node(rekey.level, rekey.index), rekey.payload) for rekey in commit.rekeys]
-        messages += [
-            OutboxMessage(topics.member(member), payload, member)
-            for member, payload in (*commit.welcomes, *commit.goodbyes)
-        ]
-        messages.append(OutboxMessage(topics.beacon, commit.beacon))
-        return messages
 
 
 def load_group(store: Store, record: GroupRecord) -> Group:

@@ -20,7 +20,7 @@ from brokerkm.errors import BrokerkmError, StoreError, UsageError
 from brokerkm.service.changes import PendingJoin
 from brokerkm.service.feed import Kind
 from brokerkm.service.gate import Gates
-from brokerkm.service.live import BINDING
+from brokerkm.service.settlement import BINDING
 from brokerkm.store.records import AuditEntry, Change, Document, MemberRecord, Status
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """Admission: what the server does about a member's Join, Sync, Leave or Ack.
 
-In order of cost: rate limit, form, what is on file, proof (`brokerkm.core.admission`). Until the proof has been checked
-a request leaves nothing behind but its share of a bounded rate limit. A member learns by a Refusal why its request
-fails, but not more often than a limit allows; a replay gets no answer, because brokers repeat messages too.
+In order of cost: rate limit, form, time, what is on file (for all that wait at once), proof
+(`brokerkm.core.admission`). Until the proof has been checked a request leaves nothing behind but its share of a bounded
+rate limit. A member learns by a Refusal why its request fails, but not more often than a limit allows; a replay gets no
+answer, because brokers repeat messages too.
 """
 
 from __future__ import annotations
@@ -10,29 +11,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from brokerkm.admission.rules import Returning
-from brokerkm.core.admission import Conduct, check_proof, conduct
+from brokerkm.core.admission import Conduct, check_proof, check_time, conduct
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import RefusalReason
 from brokerkm.core.request import Ack, Join, Leave, Sync
 from brokerkm.core.wire import message_type
-from brokerkm.errors import Reason, RefusedError
+from brokerkm.errors import Reason, RefusedError, StoreError
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
+from brokerkm.service.intake import Intake, Request
 from brokerkm.service.limits import RateLimit, RequestLimits
+from brokerkm.service.onfile import Asker, Found, OnFile
 from brokerkm.service.registration import Registration
 from brokerkm.service.sightings import Sightings
 from brokerkm.store.records import Sighting, Status
 from brokerkm.transport import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from brokerkm.service.changes import Rejection
     from brokerkm.service.desk import StoreDesk
-    from brokerkm.service.live import LiveGroup, Rejection
+    from brokerkm.service.live import LiveGroup
     from brokerkm.service.publisher import Publisher
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import MemberRecord
@@ -41,7 +45,6 @@ _log = logging.getLogger(__name__)
 
 MEMBER_REFUSALS: Final = (0.5, 3.0)
 MAX_TIMES: Final = 65_536  # members whose last request is remembered
-MAX_PLACES: Final = 16_384  # members whose slot is remembered; about 4 MB
 
 _REQUESTS: Final = frozenset({Kind.JOIN, Kind.SYNC, Kind.LEAVE, Kind.ACK})
 _ANSWERS: Final = {
@@ -52,17 +55,17 @@ _ANSWERS: Final = {
 """What a member is told; NOT_ADMITTED for all other reasons."""
 
 
-class _Place(NamedTuple):
-    """Where a member id sat at an epoch; None if nowhere."""
-
-    epoch: int
-    slot: int | None
+AnyRequest: TypeAlias = Join | Sync | Leave | Ack
 
 
 class Requests:
-    """Handles requests one at a time.
+    """Handles requests one at a time, in the order in which they came.
+
+    Args:
+        serves: whether a group is (still) this server's to answer for.
 
     Attributes:
+        intake: what `offer` has let in.
         refused: how many were refused, by reason; "rate" for those that were not looked at.
     """
 
@@ -73,6 +76,8 @@ class Requests:
         publisher: Publisher,
         clock: Callable[[], float],
         feed: Feed | None = None,
+        *,
+        serves: Callable[[LiveGroup], bool] = lambda _group: True,
     ) -> None:
         self._store: Final = store
         self._desk: Final = desk
@@ -82,7 +87,9 @@ class Requests:
         self._refusals_to_member = RateLimit(*MEMBER_REFUSALS)
         self.limit(RequestLimits())
         self._times: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
+        self._serves: Final = serves
+        self._file: Final = OnFile(store, desk)
+        self.intake: Final = Intake(self._handle_all)
         self.refused: Counter[str] = Counter()
         self.sightings: Final = Sightings(store, desk)
         self.registration: Final = Registration(store, desk, clock, self._feed, self._refuse)
@@ -119,6 +126,11 @@ class Requests:
         await self.registration.stop()
         await self.sightings.flush()
 
+    async def offer(self, group: LiveGroup, member: str, payload: bytes) -> None:
+        """Let a request wait to be handled, if its rate allows that."""
+        if self._has_room(group.name, member):
+            await self.intake.put(Request(group, member, payload))
+
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
 
@@ -127,27 +139,69 @@ class Requests:
         """
         if not self._has_room(group.name, member):
             return
+        request = self._read(Request(group, member, payload))
+        if request is not None:
+            found = await self._file.look_up([_asker(group, member, request)])
+            await self._answer(group, member, request, found)
+
+    async def _handle_all(self, batch: Sequence[Request]) -> None:
+        """Do the same for many; what cannot be looked up is passed over, and its member asks again."""
+        batch = [one for one in batch if self._serves(one.group)]
+        read = [(one.group, one.member, request) for one in batch if (request := self._read(one)) is not None]
+        if not read:
+            return
+        try:
+            found = await self._file.look_up([_asker(*one) for one in read])
+        except StoreError as error:
+            _log.warning("%d requests could not be looked up: %s", len(read), error)
+            for name in {group.name for group, _, _ in read}:
+                self._feed.emit(Event.STORE_FAILED, name, reason=str(error))
+            return
+        for group, member, request in read:
+            try:
+                if self._serves(group):
+                    await self._answer(group, member, request, found)
+            except StoreError as error:
+                _log.warning("group %s: a request could not be handled: %s", group.name, error)
+                self._feed.emit(Event.STORE_FAILED, group.name, reason=str(error))
+
+    def _read(self, one: Request) -> AnyRequest | None:
+        """Return a request that is well-formed, timely, and not known to be false without looking anything up."""
+        group, member, payload = one
         try:
             request = _decode(group, payload)
         except RefusedError as error:  # there is no nonce to answer
             self._count(group, member, error)
-            return
+            return None
+        try:
+            check_time(request.time, self._now(), self._times.get((group.name, member), 0))
+            if not isinstance(request, Join):
+                self._screen(group, member, request)
+        except RefusedError as error:
+            self._turn_down(group, member, request, error)
+            return None
+        return request
+
+    async def _answer(self, group: LiveGroup, member: str, request: AnyRequest, found: Found) -> None:
         try:
             if not isinstance(request, Join):
                 self._screen(group, member, request)
             match request:
                 case Join():
-                    await self._join(group, member, request)
+                    await self._join(group, member, request, found)
                 case Sync():
-                    await self._sync(group, member, request)
+                    await self._sync(group, member, request, found)
                 case Leave():
-                    await self._leave(group, member, request)
+                    await self._leave(group, member, request, found)
                 case Ack():
-                    await self._ack(group, member, request)
+                    await self._ack(group, member, request, found)
         except RefusedError as error:
-            self._count(group, member, error)
-            if not isinstance(request, Ack):  # nothing answers that
-                self._explain(group, member, request, error.reason)
+            self._turn_down(group, member, request, error)
+
+    def _turn_down(self, group: LiveGroup, member: str, request: AnyRequest, error: RefusedError) -> None:
+        self._count(group, member, error)
+        if not isinstance(request, Ack):  # nothing answers that
+            self._explain(group, member, request, error.reason)
 
     def _explain(self, group: LiveGroup, member: str, request: Join | Sync | Leave, reason: Reason) -> None:
         """Tell a member as much as an outsider may know of why its request was refused."""
@@ -167,8 +221,8 @@ class Requests:
         self._feed.emit(Event.JOIN_REFUSED, group.name, who.member, reason=reason)
         self._refuse(group, who.member, who.nonce, rejection.reason)
 
-    async def _join(self, group: LiveGroup, member: str, join: Join) -> None:
-        known = await self._known(group, member)
+    async def _join(self, group: LiveGroup, member: str, join: Join, found: Found) -> None:
+        known = await self._known(group, member, found)
         if group.is_leaving(member):
             self._refuse(group, member, join.nonce, RefusalReason.TRY_LATER)
             return
@@ -181,7 +235,8 @@ class Requests:
             return
         gate = await self.registration.gate(group)
         last_time = max(self._last_time(group, member, known), waiting.time if waiting else 0)
-        who = await gate.prove(member, join, known, now=self._now(), last_time=last_time)
+        token = None if join.token is None else found.tokens.get((group.name, join.token))
+        who = await gate.prove(member, join, known, token, now=self._now(), last_time=last_time)
         self._remember(group, member, join.time)
         self._feed.emit(Event.JOIN_REQUESTED, group.name, member)
         if who.returning is Returning.NO:  # a device that has lost its state counts from the beginning
@@ -191,8 +246,8 @@ class Requests:
         self.sightings.forget(group.name, member)
         await self.registration.decide(group, gate, who, join, known)
 
-    async def _sync(self, group: LiveGroup, member: str, sync: Sync) -> None:
-        known = await self._known(group, member)
+    async def _sync(self, group: LiveGroup, member: str, sync: Sync, found: Found) -> None:
+        known = await self._known(group, member, found)
         if group.is_ahead(known):
             return  # the commit has its answer
         if self._is_blocked(group, member, sync.nonce, known):
@@ -210,16 +265,16 @@ class Requests:
         welcome = group.group.welcome(enrollment, self._clock(), known.slot)
         self._publisher.answer(Outgoing(group.topics.member(member), welcome, retain=True, audience=member))
 
-    async def _leave(self, group: LiveGroup, member: str, leave: Leave) -> None:
-        known = await self._known(group, member)
+    async def _leave(self, group: LiveGroup, member: str, leave: Leave, found: Found) -> None:
+        known = await self._known(group, member, found)
         if group.is_ahead(known):
             return  # its proof cannot be checked before the commit is in memory: it asks again
         await self._prove(group, member, leave, known)
         self._publisher.forget_answer(group.topics.member(member))
         group.leave(member, leave.time)
 
-    async def _ack(self, group: LiveGroup, member: str, ack: Ack) -> None:
-        known = await self._known(group, member)
+    async def _ack(self, group: LiveGroup, member: str, ack: Ack, found: Found) -> None:
+        known = await self._known(group, member, found)
         if group.is_ahead(known):
             return
         await self._prove(group, member, ack, known)
@@ -262,21 +317,17 @@ class Requests:
 
     def _screen(self, group: LiveGroup, member: str, request: Sync | Leave | Ack) -> None:
         """Refuse what a member that was looked up since the last commit cannot have sent; a flood is not worth more."""
-        place = self._places.get((group.name, member))
-        if place is not None and place.epoch == group.newest_epoch:
+        place = self._file.place(group, member)
+        if place is not None:
             leaf_key = None if place.slot is None else group.group.leaf_key_at(place.slot)
             last_time = self._times.get((group.name, member), 0)
             check_proof(request, group.name, member, now=self._now(), last_time=last_time, leaf_key=leaf_key)
 
-    async def _known(self, group: LiveGroup, member: str) -> MemberRecord | None:
-        epoch = group.newest_epoch
-        known = await self._desk.call(self._store.member, group.name, member)
-        if epoch == group.group.epoch == group.newest_epoch:  # no commit was under way
-            self._places.pop((group.name, member), None)
-            self._places[group.name, member] = _Place(epoch, known.slot if known is not None else None)
-            if len(self._places) > MAX_PLACES:
-                self._places.popitem(last=False)
-        return known
+    async def _known(self, group: LiveGroup, member: str, found: Found) -> MemberRecord | None:
+        """Return a member's record as it is now, which is what was found unless something has happened since."""
+        if not found.has(group, member):
+            found = await self._file.look_up([Asker(group, member)])
+        return found.take(group, member)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -304,7 +355,11 @@ class Requests:
             self._publisher.answer(Outgoing(topic, payload, audience=member))
 
 
-def _decode(group: LiveGroup, payload: bytes) -> Join | Sync | Leave | Ack:
+def _asker(group: LiveGroup, member: str, request: AnyRequest) -> Asker:
+    return Asker(group, member, request.token if isinstance(request, Join) else None)
+
+
+def _decode(group: LiveGroup, payload: bytes) -> AnyRequest:
     match message_type(payload):
         case Kind.JOIN:
             return Join.decode(payload, group.record.suite)

@@ -20,7 +20,7 @@ from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.leadership import SoleLeadership
-from brokerkm.service.live import LiveGroup, Rejection, load_group
+from brokerkm.service.live import LiveGroup, load_group
 from brokerkm.service.publisher import Publisher
 from brokerkm.service.requests import Requests
 from brokerkm.service.retained import RetainedBeacons
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from brokerkm.core.crypto import Random
+    from brokerkm.service.changes import Rejection
     from brokerkm.service.fencing import Tenure
     from brokerkm.service.leadership import Leadership
     from brokerkm.store.protocol import Store
@@ -110,7 +111,7 @@ class KeyServer:
             self.publisher = Publisher(
                 transport, self.store, self.desk, self.feed, self._remaining, retains=self._retains
             )
-            self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed)
+            self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed, serves=self._serves)
             self._retained = RetainedBeacons(transport, retained_wait)
 
     async def __aenter__(self) -> Self:
@@ -381,6 +382,7 @@ class KeyServer:
         if self.publisher is not None:
             self._spawn("publisher", self.publisher.run())
         if self.requests is not None:
+            self._spawn("requests", self.requests.intake.run())
             self._spawn("sightings", self.requests.sightings.run())
 
     async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
@@ -459,12 +461,11 @@ class KeyServer:
 
     async def _request(self, requests: Requests, name: str, member: str, payload: bytes) -> None:
         group = self.groups.get(name)
-        if group is None or self._tenures[name].remaining() <= 0:
-            if requests.may_forward(name, member, payload):
-                self.leadership.forward(name, member, payload)
-            return
-        try:
-            await requests.handle(group, member, payload)
-        except StoreError as error:
-            _log.warning("group %s: a request could not be handled: %s", name, error)
-            self.feed.emit(Kind.STORE_FAILED, name, reason=str(error))
+        if group is not None and self._serves(group):
+            await requests.offer(group, member, payload)
+        elif requests.may_forward(name, member, payload):
+            self.leadership.forward(name, member, payload)
+
+    def _serves(self, group: LiveGroup) -> bool:
+        """Return whether this server answers for a group as it is in memory here."""
+        return self.groups.get(group.name) is group and self._tenures[group.name].remaining() > 0

@@ -424,7 +424,7 @@ async def test_what_nobody_expected_ends_the_server(monkeypatch: pytest.MonkeyPa
         def defect(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(server.groups["plant"], "_settle", defect)
+        monkeypatch.setattr(server.groups["plant"]._settlement, "settle", defect)
         with pytest.raises(ZeroDivisionError):
             await server.admin.rotate("plant")
         with pytest.raises(ZeroDivisionError):
