@@ -15,14 +15,14 @@ class RequestLimits:
 
     Args:
         member: requests of one; it asks again after seconds, with jitter.
-        total: requests of all; a proof costs 0.1 ms: at most a fifth of one core goes into false ones.
+        total: requests of all; a false one costs 25 microseconds: at most a fifth of one core goes into those.
         spare: requests beyond a member's own, for all: flooding the topic of one does not silence it.
         refusals: answers to requests that are refused; each costs a signature.
     """
 
     member: tuple[float, float] = (1.0, 10.0)
-    total: tuple[float, float] = (2000.0, 4000.0)
-    spare: tuple[float, float] = (500.0, 1000.0)
+    total: tuple[float, float] = (8000.0, 8000.0)
+    spare: tuple[float, float] = (2000.0, 2000.0)
     refusals: tuple[float, float] = (200.0, 400.0)
 
 

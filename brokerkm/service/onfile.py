@@ -1,0 +1,102 @@
+"""What is on file about those who ask: looked up for many at once, and remembered as far as only commits change it.
+
+A look into the store costs several times what it finds, because it happens in another thread. Who floods the server
+with requests under ids that nobody has, or that have not been seen for long, must not make it pay that for each.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.live import LiveGroup
+    from brokerkm.store.protocol import Store
+    from brokerkm.store.records import MemberRecord, TokenRecord
+
+MAX_PLACES: Final = 16_384  # members whose slot is remembered; about 4 MB
+
+_Name = tuple[str, str]  # group and member id
+
+
+class Asker(NamedTuple):
+    """Who asks, and the id of the token that it shows, if it shows one."""
+
+    group: LiveGroup
+    member: str
+    token: bytes | None = None
+
+
+class Place(NamedTuple):
+    """Where a member id sat at an epoch; None if nowhere."""
+
+    epoch: int
+    slot: int | None
+
+
+class Found(NamedTuple):
+    """What one look into the store has found.
+
+    Args:
+        members: by group and member id; `take` them, because what was found is good for one request only.
+        tokens: by group and id; None for what is no token.
+        epochs: of the groups in which no commit was under way.
+    """
+
+    members: dict[_Name, MemberRecord | None]
+    tokens: dict[tuple[str, bytes], TokenRecord | None]
+    epochs: dict[str, int]
+
+    def has(self, group: LiveGroup, member: str) -> bool:
+        """Return whether a member's record is there, and as good as one that is looked up now."""
+        return (group.name, member) in self.members and self.epochs.get(group.name) == group.newest_epoch
+
+    def take(self, group: LiveGroup, member: str) -> MemberRecord | None:
+        """Return a member's record, if it has one, for the last time."""
+        return self.members.pop((group.name, member))
+
+
+class OnFile:
+    """Looks into the store, and remembers where members sit."""
+
+    def __init__(self, store: Store, desk: StoreDesk) -> None:
+        self._store: Final = store
+        self._desk: Final = desk
+        self._places: Final[OrderedDict[_Name, Place]] = OrderedDict()
+
+    def place(self, group: LiveGroup, member: str) -> Place | None:
+        """Return where a member sits, if it was looked up since the last commit."""
+        place = self._places.get((group.name, member))
+        return place if place is not None and place.epoch == group.newest_epoch else None
+
+    async def look_up(self, askers: Sequence[Asker]) -> Found:
+        """Return what there is about all of them; raises `StoreError`."""
+        groups = {one.group.name: one.group for one in askers}
+        before = {name: group.newest_epoch for name, group in groups.items()}
+        found = await self._desk.call(self._look, askers)
+        for name, group in groups.items():
+            if before[name] == group.group.epoch == group.newest_epoch:  # no commit was under way
+                found.epochs[name] = before[name]
+        for (name, member), record in found.members.items():
+            if name in found.epochs:
+                self._note(name, member, Place(found.epochs[name], None if record is None else record.slot))
+        return found
+
+    def _look(self, askers: Sequence[Asker]) -> Found:
+        """Read it all; in the store's thread."""
+        found = Found({}, {}, {})
+        for group, member, token in askers:
+            if (group.name, member) not in found.members:
+                found.members[group.name, member] = self._store.member(group.name, member)
+            if token is not None and (group.name, token) not in found.tokens:
+                found.tokens[group.name, token] = self._store.token(group.name, token)
+        return found
+
+    def _note(self, group: str, member: str, place: Place) -> None:
+        self._places.pop((group, member), None)
+        self._places[group, member] = place
+        if len(self._places) > MAX_PLACES:
+            self._places.popitem(last=False)
