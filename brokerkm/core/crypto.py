@@ -39,6 +39,19 @@ _SHA256: Final = hashes.SHA256()
 _RATCHET: Final = b"brokerkm v1 ratchet"
 _MLKEM_PUBLIC_SIZE: Final = 1184  # bytes; FIPS 203, ML-KEM-768
 _MLKEM_SEED_SIZE: Final = 64  # bytes; FIPS 203, d and z
+_P: Final = 2**255 - 19  # of Curve25519
+_LOW_ORDER: Final = frozenset(
+    {
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,  # of order 8
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,  # of order 8
+        _P - 1,
+        _P,  # 0 and 1 again, as they are not to be written
+        _P + 1,
+    }
+)
+"""All X25519 public keys with which every secret comes out as zero (RFC 7748, section 6.1), the unused bit cleared."""
 
 wrap_key: Final = aes_key_wrap
 """`wrap_key(kek, key)`: RFC 3394 key wrap; deterministic, so a restored server repeats no nonce."""
@@ -175,10 +188,15 @@ class Suite(enum.IntEnum):
             raise RefusedError(Reason.BAD_SEAL, "sealed") from None
 
     def check_public(self, public: bytes) -> None:
-        """Raise `RefusedError` unless Welcomes can be sealed to `public`; costs one sealing."""
+        """Raise `RefusedError` unless Welcomes can be sealed to `public`; costs a small part of one sealing."""
         if len(public) != self.public_size:
             raise RefusedError(Reason.WRONG_LENGTH, "kem_public")
-        self.seal(public, b"", b"")  # finds low-order points too, which load but cannot be used
+        if int.from_bytes(public[-KEY_SIZE:], "little") % 2**255 in _LOW_ORDER:  # it loads, but cannot be used
+            raise RefusedError(Reason.OUT_OF_RANGE, "kem_public")
+        try:
+            self._load_public(public)
+        except ValueError:  # an ML-KEM key out of range
+            raise RefusedError(Reason.OUT_OF_RANGE, "kem_public") from None
 
     def _load_public(self, public: bytes) -> X25519PublicKey | hpke.MLKEM768X25519PublicKey:
         if self is Suite.X25519:

@@ -26,6 +26,8 @@ LOW_ORDER_POINTS = [  # of Curve25519, from RFC 7748's security considerations a
     bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
     bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
     bytes.fromhex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    bytes.fromhex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    bytes.fromhex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
 ]
 
 
@@ -179,11 +181,22 @@ def test_good_public_key_is_accepted(suite: Suite) -> None:
     suite.check_public(suite.public_key(Random(1).randbytes(suite.seed_size)))
 
 
+@pytest.mark.parametrize("top", [0, 0x80])
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
-def test_low_order_point_is_refused(point: bytes) -> None:
-    """A point that would make the shared secret zero is no key, though it loads."""
-    with refused(Reason.OUT_OF_RANGE, "kem_public"):
-        Suite.X25519.check_public(point)
+def test_low_order_point_is_refused(point: bytes, top: int) -> None:
+    """A point that would make the shared secret zero is no key, though it loads; its unused bit changes nothing."""
+    point = point[:-1] + bytes((point[-1] | top,))
+    for use in (Suite.X25519.check_public, lambda key: Suite.X25519.seal(key, b"", b"")):
+        with refused(Reason.OUT_OF_RANGE, "kem_public"):
+            use(point)
+
+
+@pytest.mark.parametrize("number", [2, 9, 2**255 - 21, 2**255 - 17, 2**255 - 1])
+def test_neighbours_of_low_order_points_can_be_sealed_to(number: int) -> None:
+    """What the check lets pass can be used, however odd it is."""
+    point = number.to_bytes(32, "little")
+    Suite.X25519.check_public(point)
+    assert Suite.X25519.seal(point, b"", b"")
 
 
 def test_low_order_point_in_the_hybrid_is_refused() -> None:
