@@ -1,0 +1,96 @@
+"""What the key server tells its broker's guard: who stands how, from the store, and what changes, from the feed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, cast
+
+from brokerkm.errors import StoreError, UsageError
+from brokerkm.guard.fleet import GuardedGroup
+from brokerkm.guard.rules import DataFilters
+from brokerkm.service.feed import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from brokerkm.guard.warden import Warden
+    from brokerkm.service.desk import StoreDesk
+    from brokerkm.service.feed import Feed, Happening
+    from brokerkm.store.protocol import Store
+    from brokerkm.store.records import Document, GroupRecord, MemberRecord
+
+GUARD: Final = "guard"  # kind of the documents about what brokers let members do
+DATA: Final = "data"  # name of the one that holds a group's data filters
+_PORTION: Final = 1000  # members that are read at a time
+
+
+class StoredFleet:
+    """`brokerkm.guard.fleet.Fleet` of all groups in a store."""
+
+    def __init__(self, store: Store, desk: StoreDesk) -> None:
+        self._store: Final = store
+        self._desk: Final = desk
+
+    async def groups(self) -> dict[str, GuardedGroup]:
+        """Return all guarded groups by name."""
+        return await self._desk.call(self._groups)
+
+    async def member(self, group: str, member: str) -> MemberRecord | None:
+        """Return what is known of a member id."""
+        try:
+            return await self._desk.call(self._store.member, group, member)
+        except UsageError:  # there is no such group
+            return None
+
+    async def members(self, group: str) -> AsyncIterator[MemberRecord]:
+        """Yield all that is known of a group's members, by id."""
+        after = ""
+        while True:
+            portion = await self._desk.call(self._portion, group, after)
+            for record in portion:
+                yield record
+            if len(portion) < _PORTION:
+                return
+            after = portion[-1].member
+
+    def _portion(self, group: str, after: str) -> list[MemberRecord]:
+        return self._store.members(group, after=after, limit=_PORTION)
+
+    def _groups(self) -> dict[str, GuardedGroup]:
+        return {record.name: self._group(record) for record in self._store.groups()}
+
+    def _group(self, record: GroupRecord) -> GuardedGroup:
+        data = read_filters(self._store.document(record.name, GUARD, DATA))
+        return GuardedGroup(record.name, record.prefix, record.degree, data)
+
+
+def read_filters(document: Document | None) -> DataFilters:
+    """Return the data filters that a document holds, the default ones if there is none; raises `StoreError`."""
+    if document is None:
+        return DataFilters()
+    try:
+        values = cast("dict[str, list[str]]", json.loads(document.body))
+        return DataFilters(tuple(values["publish"]), tuple(values["subscribe"]))
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        message = f"the stored data filters are damaged: {error}; set them again with `brokerkm guard data`"
+        raise StoreError(message) from error
+
+
+def write_filters(filters: DataFilters) -> bytes:
+    """Return the document's body for data filters."""
+    return json.dumps({"publish": filters.publish, "subscribe": filters.subscribe}).encode()
+
+
+def inform(warden: Warden, feed: Feed) -> Callable[[], None]:
+    """Note for the warden what happens; the returned function ends that."""
+
+    def hear(happening: Happening) -> None:
+        match happening.kind:
+            case Kind.SEATED | Kind.EVICTED | Kind.LEFT:
+                warden.note(happening.group, happening.member)
+            case Kind.BROKER_BACK | Kind.LEAD:
+                warden.note_everything()
+            case _:
+                pass
+
+    return feed.listen(hear)
