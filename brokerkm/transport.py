@@ -22,8 +22,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib.metadata
+import math
 import urllib.parse
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from brokerkm.errors import TransportError, UsageError
 
@@ -50,12 +51,14 @@ class Outgoing:
         retain: keep as the topic's last value for later subscribers.
         audience: member id that alone may read the topic, or None for all members; an adapter
             that can keep others from it does.
+        until: on `brokerkm.clock.boot_time`, after which an adapter does not begin to send it.
     """
 
     topic: str
     payload: bytes
     retain: bool = False
     audience: str | None = None
+    until: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +163,22 @@ class Transport(Protocol):
 
     def incoming(self) -> AsyncIterator[Incoming]:
         """Yield deliveries and connection events until `close`; for one consumer."""
+        ...
+
+
+@runtime_checkable
+class Displacing(Protocol):
+    """What a `Transport` can do besides if its broker has one connection for each client id."""
+
+    async def displace(self, client_id: str) -> bool:
+        """End another client's connection: what the broker has not read of it by now it never will.
+
+        Returns:
+            Whether it is ended; False if the broker does not let this client speak for that one.
+
+        Raises:
+            TransportError: the broker does not answer.
+        """
         ...
 
 

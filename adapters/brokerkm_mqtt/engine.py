@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 IN_FLIGHT: Final = 500  # messages sent and not acknowledged; more was not faster on any broker
 ENVELOPE: Final = 65535 + 1024  # bytes of a PUBLISH besides its payload: the longest topic, and properties
+_NOT_THIS_ONE: Final = ("Bad user name or password", "Not authorized", "Client identifier not valid", "Banned")
 _UNLIMITED: Final = 65535  # MQTT 5, section 3.2.2.3.3: the receive maximum if none is named
 _MAX_PACKET: Final = 268_435_455 + 5  # bytes; MQTT 5, section 2.1.4
 
 
 class VersionRefusedError(TransportError):
     """The broker does not know this version of MQTT."""
+
+
+class TurnedAwayError(TransportError):
+    """The broker knows neither this client nor this name of a client."""
 
 
 class Engine(Client):
@@ -99,4 +104,6 @@ def refusal(code: ReasonCode, options: Options) -> TransportError:
     message = f"the broker refused {who} (client id {options.client_id!r}): {name}"
     if name in ("Bad user name or password", "Not authorized"):
         message += "; check the user name, the password and the broker's list of users"
+    if name in _NOT_THIS_ONE:
+        return TurnedAwayError(message)
     return TransportError(message)

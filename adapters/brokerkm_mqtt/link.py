@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import TransportError
 from brokerkm.transport import Delivery, Options
 from brokerkm_mqtt.engine import ENVELOPE, Limits, engine, refusal
@@ -124,7 +125,9 @@ class Link(asyncio.Protocol):
         """Put `parcel` in flight; it is settled when the broker has answered."""
         message = parcel.message
         size = _LARGEST_HEADER + len(message.topic.encode()) + len(message.payload)
-        if size > self.limits.max_packet:
+        if boot_time() >= message.until:
+            parcel.settle("the time in which it might be sent is over")
+        elif size > self.limits.max_packet:
             parcel.settle(f"{size} bytes, and its largest packet has {self.limits.max_packet}")
         elif message.retain and not self.limits.retains:
             parcel.settle("it keeps no retained messages; use another broker")

@@ -18,7 +18,7 @@ from brokerkm.topics import check_filter, check_topic
 from brokerkm.transport import Connected, Delivery, Disconnected, Incoming, Options, Outgoing
 from brokerkm_mqtt.address import parse
 from brokerkm_mqtt.backoff import Backoff
-from brokerkm_mqtt.engine import VersionRefusedError
+from brokerkm_mqtt.engine import TurnedAwayError, VersionRefusedError
 from brokerkm_mqtt.inbox import Inbox
 from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, dial
 from brokerkm_mqtt.parcel import Parcel
@@ -168,6 +168,21 @@ class MqttTransport:
         self._subscriptions.remove(unwanted)
         await self._ask(lambda link: link.unsubscribe(unwanted))
 
+    async def displace(self, client_id: str) -> bool:
+        """End another client's connection by connecting under its name (MQTT 5, section 3.1.4-3), and leave."""
+        options = dataclasses.replace(self._options, client_id=client_id, clean_start=True, session_expiry=0, will=None)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                link = await self._dial(options, clean=True)
+                await link.close(_PATIENCE)
+        except TurnedAwayError as error:
+            _log.warning("client %s cannot be displaced: %s", client_id, error)
+            return False
+        except TimeoutError:
+            message = f"the broker at {self._address} did not answer within {self._options.timeout:g} s"
+            raise TransportError(message) from None
+        return True
+
     async def incoming(self) -> AsyncIterator[Incoming]:
         """Yield deliveries and connection events until `close`, and what was queued by then."""
         while (item := await self._inbox.get()) is not None:
@@ -233,7 +248,7 @@ class MqttTransport:
     async def _establish(self, *, clean: bool) -> None:
         try:
             async with asyncio.timeout(self._options.timeout):
-                link = await self._dial(clean=clean)
+                link = await self._dial(self._options, clean=clean)
                 try:
                     await self._subscribe_again(link)
                 except BaseException:
@@ -253,7 +268,7 @@ class MqttTransport:
             message = f"the broker no longer grants {refused[0][0]!r}: {refused[0][1]}"
             raise TransportError(message)
 
-    async def _dial(self, *, clean: bool) -> Link:
+    async def _dial(self, options: Options, *, clean: bool) -> Link:
         """Connect with the newest version of MQTT that the broker knows.
 
         One that refuses MQTT 5, or falls silent, is never asked for it again. One that just hangs up is: it
@@ -261,16 +276,16 @@ class MqttTransport:
         """
         version, *older = self._versions
         if not older:
-            return await dial(self._address, self._options, version, clean=clean, owner=self)
+            return await dial(self._address, options, version, clean=clean, owner=self)
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await dial(self._address, self._options, version, clean=clean, owner=self)
+                return await dial(self._address, options, version, clean=clean, owner=self)
         except HungUpError as error:
             hung_up = error
         except (VersionRefusedError, TimeoutError):
             hung_up = None
         try:
-            link = await dial(self._address, self._options, older[0], clean=clean, owner=self)
+            link = await dial(self._address, options, older[0], clean=clean, owner=self)
         except HungUpError as error:
             raise hung_up or error from None
         if hung_up is None:

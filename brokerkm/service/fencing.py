@@ -6,8 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import LeaseLostError, OutcomeUnknownError, StoreError
-from brokerkm.store.lease import boot_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,11 +26,13 @@ class Tenure:
         fence: that changes are made under; None where there are no leases.
         ends: when to stop, on `boot_time`.
         doubtful: whether the store may be ahead of what is in memory; then the group has to be loaded again.
+        formers: servers that may still have messages of the group under way, from the time that they led it.
     """
 
     fence: int | None = None
     ends: float = math.inf
     doubtful: bool = False
+    formers: frozenset[str] = frozenset()
 
     def remaining(self) -> float:
         """Return for how many seconds more the server may act; not positive if it may not."""
@@ -79,6 +81,11 @@ class FencedStore:
         if group in self._tenures:
             self._tenure(group)
             self._store.touch(group, sightings)
+
+    def mark_published(self, group: str, sequence: int) -> None:
+        """Note what the broker has; who lost the lease meanwhile leaves that to the next, who publishes it again."""
+        self._tenure(group)
+        self._store.mark_published(group, sequence)
 
     def _tenure(self, group: str) -> Tenure:
         tenure = self._tenures.get(group)

@@ -14,13 +14,14 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import StoreError, TransportError
 from brokerkm.service.courier import Courier
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.fencing import MARGIN, Tenure, fenced
 from brokerkm.service.leadership import describe_server
 from brokerkm.service.sharing import plan
-from brokerkm.store.lease import DURATION, PostgresLeases, boot_time
+from brokerkm.store.lease import DURATION, PostgresLeases
 from brokerkm.store.listener import Listener
 from brokerkm.store.mailbox import PostgresMailbox
 

@@ -8,10 +8,10 @@ is slow, changes nothing after another one has taken over. The holder counts the
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ TABLES: Final = (
 )
 
 
-def boot_time() -> float:
-    """Return seconds of a clock that never jumps, and goes on while the machine sleeps if it has such a one."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
-
-
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
     """A key server.
@@ -80,11 +73,13 @@ class Lease:
     Args:
         fence: for `brokerkm.store.records.Change`.
         ends: on the holder's `boot_time`.
+        former: who had it last and did not give it back; empty if there is no such server.
     """
 
     group: str
     fence: int
     ends: float
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +187,10 @@ class PostgresLeases:
         asked = boot_time()
         with self._engine.transaction() as session:
             _ensure(session, group)
-            free = next(
-                session.rows(
-                    "SELECT 1 FROM leases WHERE name = ? AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE",
-                    group,
-                ),
-                None,
+            query = (
+                "SELECT holder FROM leases WHERE name = ? AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE"
             )
+            free = next(session.rows(query, group), None)
             if free is None or not _is_idle(session, group):
                 return None
             ((fence,),) = session.rows(
@@ -209,7 +201,8 @@ class PostgresLeases:
             )
             session.change("UPDATE groups SET fence = ? WHERE name = ?", fence, group)
             _tell(session)
-        return Lease(group, fence, asked + self.duration)
+        former = free[0] or ""
+        return Lease(group, fence, asked + self.duration, "" if former == server else former)
 
     def renew(self, server: str, groups: Collection[str]) -> set[str]:
         """Lengthen leases; one that has ended can be, as long as nobody else has taken it."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import LeaseLostError, UsageError
 from brokerkm.store import Change, GroupRecord
-from brokerkm.store.lease import PostgresLeases, ServerRecord, boot_time
+from brokerkm.store.lease import PostgresLeases, ServerRecord
 from brokerkm.store.mailbox import LIMIT, Letter, PostgresMailbox, to_leader, to_server
 from brokerkm.store.postgres import PostgresStore
 
