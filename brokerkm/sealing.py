@@ -1,20 +1,25 @@
 """Seals Welcomes on all cores: HPKE for each of 100,000 members takes one core long enough to be noticed.
 
-Each worker is a process of its own, `python -m brokerkm.sealing`, which reads its share from standard input and writes
+Each worker is a process of its own, `python -m brokerkm.sealing`, which reads shares from standard input and writes
 what it has sealed to standard output. What it reads is secret: it goes through pipes only, never into arguments,
-files or logs.
+files or logs. Workers are started when they are worth it and kept for a while, because imports come in many parts.
 """
 
 from __future__ import annotations
 
-import functools
+import atexit
+import contextlib
 import itertools
 import logging
 import os
+import struct
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO, Final
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, TYPE_CHECKING, Final, cast
 
 import msgpack
 
@@ -23,54 +28,176 @@ from brokerkm.core.welcome import Sealing, seal_each
 from brokerkm.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _log = logging.getLogger(__name__)
 
-WORTHWHILE: Final = 16_384  # sealings; 1.1 s for one core. Two quiet cores do it 1.2 to 1.6 times as fast; fewer lose
+WORTHWHILE: Final = 2048  # sealings within `IDLE` for which workers are started: 0.2 s of one core, as a worker's start
+FEW: Final = 128  # sealings at once that one core does in 10 ms; handing them on gains nothing
+SHARE: Final = 256  # sealings that a worker gets at a time: 20 ms of work, 130 KB
+IDLE: Final = 10.0  # seconds without work after which the workers go
+_LENGTH: Final = struct.Struct(">I")
 
 
-def seal_on_all_cores(suite: Suite, sealings: Sequence[Sealing]) -> list[bytes]:
-    """Return what `seal_each` does, in a fraction of the time if there are many and more than one core.
+def seal_on_all_cores(suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
+    """Yield what `seal_each` does, in a fraction of the time if there are many and more than one core.
+
+    What is to be sealed is taken as the workers get to it, so that its caller prepares it meanwhile.
 
     Raises:
         RefusedError: a KEM public key cannot be used.
     """
-    cores = os.cpu_count() or 1
-    if len(sealings) < WORTHWHILE or cores == 1:
-        return seal_each(suite, sealings)
-    size = -(-len(sealings) // cores)
-    shares = [sealings[at : at + size] for at in range(0, len(sealings), size)]
-    with ThreadPoolExecutor(len(shares)) as threads:  # each waits for its process
-        return list(itertools.chain.from_iterable(threads.map(functools.partial(_by_worker, suite), shares)))
+    waiting = iter(sealings)
+    first = list(itertools.islice(waiting, WORTHWHILE))
+    if len(first) < FEW or (os.cpu_count() or 1) == 1 or not WORKERS.are_wanted(len(first)):
+        return iter(list(seal_each(suite, itertools.chain(first, waiting))))
+    return WORKERS.seal(suite, itertools.chain(first, waiting))
 
 
-def _by_worker(suite: Suite, share: Sequence[Sealing]) -> list[bytes]:
-    """Return what a worker has sealed; if it fails, for whatever reason, what this process does."""
-    try:
-        done = subprocess.run(  # noqa: S603 - this very module
-            [sys.executable, "-m", __name__],
-            input=msgpack.packb((int(suite), share)),
-            stdout=subprocess.PIPE,
-            check=True,
+class _Worker:
+    """A process that seals."""
+
+    def __init__(self) -> None:
+        self.process: Final = subprocess.Popen(  # noqa: S603 - this very module
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        sealed: list[bytes] = msgpack.unpackb(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError, msgpack.UnpackException) as error:
-        _log.warning("a worker that seals Welcomes failed, this process does its share: %s", type(error).__name__)
-        return seal_each(suite, share)
-    return sealed
+
+    def seal(self, suite: Suite, share: Sequence[Sealing]) -> list[bytes] | None:
+        """Return what it makes of a share, None if a key in it cannot be used.
+
+        Raises:
+            OSError, ValueError, msgpack.UnpackException: it is gone, or what it says makes no sense.
+        """
+        _write(cast("IO[bytes]", self.process.stdin), (int(suite), share))
+        sealed: list[bytes] | None = msgpack.unpackb(_read(cast("IO[bytes]", self.process.stdout)))
+        return sealed
+
+    def stop(self) -> None:
+        """Let it end."""
+        with contextlib.suppress(OSError):  # what it did not read is of no use any more
+            self.process.communicate()
 
 
-def work(source: BinaryIO, sink: BinaryIO) -> int:
-    """Seal what `source` says into `sink`; return the exit status."""
-    suite, share = msgpack.unpackb(source.read())
-    try:
-        sealed = seal_each(Suite(suite), [Sealing(*one) for one in share])
-    except RefusedError:
-        return 1  # the other side finds out which
-    sink.write(msgpack.packb(sealed))
-    return 0
+class Workers:
+    """The workers of this process; those who want something sealed share them."""
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._free: list[_Worker] = []
+        self._users = 0
+        self._demand = 0
+        self._asked = 0.0
+        self._timer: threading.Timer | None = None
+
+    @property
+    def running(self) -> tuple[subprocess.Popen[bytes], ...]:
+        """The processes that wait for work."""
+        with self._lock:
+            return tuple(worker.process for worker in self._free)
+
+    def are_wanted(self, count: int) -> bool:
+        """Return whether there are workers, or `count` sealings more make it worth while to start some."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._asked > IDLE:
+                self._demand = 0
+            self._asked, self._demand = now, self._demand + count
+            return bool(self._free or self._users) or self._demand >= WORTHWHILE
+
+    def seal(self, suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
+        """Yield all that is sealed, in order; as many shares as keep the workers busy are under way."""
+        cores, shares = os.cpu_count() or 1, iter(sealings)
+        under_way: deque[Future[list[bytes]]] = deque()
+        self._enter()
+        try:
+            with ThreadPoolExecutor(cores) as threads:  # each waits for its worker
+                while share := list(itertools.islice(shares, SHARE)):
+                    under_way.append(threads.submit(self._do, suite, share))
+                    if len(under_way) > 2 * cores:
+                        yield from under_way.popleft().result()
+                for done in under_way:
+                    yield from done.result()
+        finally:
+            self._leave()
+
+    def _do(self, suite: Suite, share: Sequence[Sealing]) -> list[bytes]:
+        """Return what a worker has sealed; if it fails, for whatever reason, what this process does."""
+        try:
+            with self._lock:
+                worker = self._free.pop() if self._free else None
+            worker = worker or _Worker()
+            try:
+                sealed = worker.seal(suite, share)
+            except (OSError, ValueError, msgpack.UnpackException):
+                worker.stop()
+                raise
+        except (OSError, ValueError, msgpack.UnpackException) as error:
+            _log.warning("a worker that seals Welcomes failed, this process does its share: %s", type(error).__name__)
+            return list(seal_each(suite, share))
+        with self._lock:
+            self._free.append(worker)
+        return list(seal_each(suite, share)) if sealed is None else sealed  # the former says what is wrong with the key
+
+    def _enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._timer = threading.Timer(IDLE, self.close)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """Let all workers end, unless they are in use again."""
+        with self._lock:
+            if self._users:
+                return
+            free, self._free = self._free, []
+            if self._timer is not None:
+                self._timer.cancel()
+        for worker in free:
+            worker.stop()
+
+
+WORKERS: Final = Workers()
+atexit.register(WORKERS.close)
+
+
+def _write(sink: IO[bytes], value: object) -> None:
+    body = msgpack.packb(value)
+    sink.write(_LENGTH.pack(len(body)) + body)
+    sink.flush()
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """Return what the other side wrote; nothing if it has ended. Raises `ValueError` if it ended too soon."""
+    head = source.read(_LENGTH.size)
+    if not head:
+        return b""
+    (size,) = _LENGTH.unpack(head.ljust(_LENGTH.size, b"\xff"))
+    body = source.read(size)
+    if len(body) != size:
+        message = "the other side ended too soon"
+        raise ValueError(message)
+    return body
+
+
+def work(source: IO[bytes], sink: IO[bytes]) -> None:
+    """Seal the shares in `source` into `sink`, until there are no more; nil for one in which a key cannot be used."""
+    while body := _read(source):
+        suite, share = msgpack.unpackb(body)
+        try:
+            sealed = list(seal_each(Suite(suite), [Sealing(*one) for one in share]))
+        except RefusedError:
+            sealed = None
+        _write(sink, sealed)
 
 
 if __name__ == "__main__":
-    sys.exit(work(sys.stdin.buffer, sys.stdout.buffer))
+    with contextlib.suppress(OSError, KeyboardInterrupt):  # whoever wanted it is gone
+        work(sys.stdin.buffer, sys.stdout.buffer)

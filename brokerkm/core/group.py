@@ -34,7 +34,7 @@ from brokerkm.core.welcome import (
     WelcomeSecrets,
     seal_each,
 )
-from brokerkm.errors import UsageError
+from brokerkm.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -161,6 +161,19 @@ class Group:
             raise UsageError(message)
         self._pending[member] = Eviction(member, reason)
 
+    def discard_unusable(self) -> list[str]:
+        """Drop the joins that wait with a KEM key which cannot be sealed to after all; return whose they are."""
+        found: list[str] = []
+        for member, waiting in self._pending.items():
+            if isinstance(waiting, Enrollment) and waiting.kem_public:
+                try:
+                    self.suite.seal(waiting.kem_public, b"", b"")
+                except RefusedError:
+                    found.append(member)
+        for member in found:
+            del self._pending[member]
+        return found
+
     def discard(self) -> None:
         """Forget all changes that wait."""
         self._pending.clear()
@@ -211,6 +224,7 @@ class Group:
 
         Raises:
             UsageError: the group is to recover, and a member would keep its leaf key.
+            RefusedError: a KEM public key cannot be used, though it looked as if; see `discard_unusable`.
         """
         changes = list(self._pending.values())
         removed = tuple(
@@ -382,14 +396,16 @@ class Group:
     ) -> tuple[tuple[str, bytes], ...]:
         """Return the Welcomes of those who sit at `seats` under the keys of `renewal`."""
         degree = self.tree.degree
-        given: list[tuple[Recipient, WelcomeSecrets]] = []
-        for seat in seats:
-            if seat.enrollment.kem_public:
-                path = tuple(nodes[seat.slot // degree**level] for level, nodes in enumerate(renewal.nodes) if level)
-                secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, change.epoch, change.time)
-                given.append((_recipient(seat.enrollment), secrets))
-        sealed = Welcome.seal_all(self._key, self.suite, self.name, given, seal_many=seal_many)
-        return tuple((to.member, welcome) for (to, _), welcome in zip(given, sealed, strict=True))
+
+        def given() -> Iterator[tuple[Recipient, WelcomeSecrets]]:
+            for seat in seats:
+                if seat.enrollment.kem_public:
+                    nodes = enumerate(renewal.nodes)
+                    path = tuple(keys[seat.slot // degree**level] for level, keys in nodes if level)
+                    secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, change.epoch, change.time)
+                    yield _recipient(seat.enrollment), secrets
+
+        return tuple(Welcome.seal_all(self._key, self.suite, self.name, given(), seal_many=seal_many))
 
     def _secrets(self, seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...], epoch: int, time: int) -> WelcomeSecrets:
         certificate = None

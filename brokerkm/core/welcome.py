@@ -5,6 +5,7 @@ Formats: `schemas/welcome.cddl`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self, TypeAlias
 
@@ -27,7 +28,7 @@ from brokerkm.core.wire import (
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -160,12 +161,12 @@ class Sealing(NamedTuple):
         return f"Sealing({len(self.plaintext)} bytes)"
 
 
-SealMany: TypeAlias = "Callable[[Suite, Sequence[Sealing]], Sequence[bytes]]"
+SealMany: TypeAlias = "Callable[[Suite, Iterable[Sealing]], Iterable[bytes]]"
 
 
-def seal_each(suite: Suite, sealings: Sequence[Sealing]) -> list[bytes]:
-    """Return what `Suite.seal` makes of each of `sealings`, one after the other."""
-    return [suite.seal(*sealing) for sealing in sealings]
+def seal_each(suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
+    """Yield what `Suite.seal` makes of each of `sealings`, one after the other."""
+    return (suite.seal(*sealing) for sealing in sealings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class Welcome:
         Raises:
             RefusedError: the recipient's KEM public key cannot be used.
         """
-        (welcome,) = cls.seal_all(key, suite, group, [(to, secrets)])
+        ((_, welcome),) = cls.seal_all(key, suite, group, [(to, secrets)])
         return welcome
 
     @classmethod
@@ -195,22 +196,26 @@ class Welcome:
         key: Ed25519PrivateKey,
         suite: Suite,
         group: str,
-        given: Sequence[tuple[Recipient, WelcomeSecrets]],
+        given: Iterable[tuple[Recipient, WelcomeSecrets]],
         *,
         seal_many: SealMany = seal_each,
-    ) -> list[bytes]:
-        """Return the encoded Welcome of each recipient; `seal_many` does what takes most of the time.
+    ) -> list[tuple[str, bytes]]:
+        """Return each recipient with its encoded Welcome; `seal_many` does what takes most of the time.
 
         Raises:
             RefusedError: a recipient's KEM public key cannot be used.
         """
-        sealings = [
+        recipients, jobs = itertools.tee(given)
+        sealings = (
             Sealing(to.kem_public, secrets.encode(), labelled(cls.LABEL, group, to.member, to.nonce))
-            for to, secrets in given
-        ]
+            for to, secrets in jobs
+        )
         return [
-            sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed))
-            for (to, _), sealed in zip(given, seal_many(suite, sealings), strict=True)
+            (
+                to.member,
+                sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed)),
+            )
+            for (to, _), sealed in zip(recipients, seal_many(suite, sealings), strict=True)
         ]
 
     def open(self, suite: Suite, kem_seed: bytes, group: str, member: str) -> WelcomeSecrets:

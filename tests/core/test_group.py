@@ -279,6 +279,23 @@ def test_malformed_enrollment_is_refused() -> None:
     assert 0 == group.pending
 
 
+def test_joins_that_cannot_be_welcomed_after_all_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that only fails when it is sealed to costs its own join and no other."""
+    monkeypatch.setattr(Suite, "check_public", lambda _suite, _public: None)
+    group = group_of("a", "z")
+    for name, public in (("b", KEM), ("c", bytes(32)), ("d", b""), ("a", bytes(32))):
+        group.enroll(Enrollment(name, kem_public=public, nonce=bytes(16)))
+    group.evict("z")
+    with refused(Reason.OUT_OF_RANGE, "kem_public"):
+        group.prepare(START, RANDOM)
+    assert ["a", "c"] == sorted(group.discard_unusable())
+    commit = group.commit(START, RANDOM)
+    assert ["b"] == [member for member, _ in commit.welcomes]
+    assert (("z", 1),) == commit.change.removed
+    assert ["b", "d"] == [seat.enrollment.member for seat in commit.change.seated]
+    assert group.directory.slot("c") is None
+
+
 def test_full_group_takes_nobody_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Members and waiting joins together fill a group; its own members may still refresh their leaves."""
     monkeypatch.setattr("brokerkm.core.group.MAX_SLOTS", 3)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -19,16 +21,34 @@ from brokerkm.core.welcome import Sealing, Welcome
 from brokerkm.errors import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SEED = b"k" * 32
+X25519 = Suite.X25519
 
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let workers be worthwhile for a few, on two cores whatever the machine has."""
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[sealing.Workers]:
+    """Let workers of the test's own be worthwhile for a few, on two cores whatever the machine has."""
     monkeypatch.setattr(sealing, "WORTHWHILE", 3)
+    monkeypatch.setattr(sealing, "FEW", 2)
+    monkeypatch.setattr(sealing, "SHARE", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    made = sealing.Workers()
+    monkeypatch.setattr(sealing, "WORKERS", made)
+    yield made
+    made.close()
+
+
+def jobs(count: int) -> list[Sealing]:
+    """Return what is to be sealed to the holder of `SEED`."""
+    return [Sealing(X25519.public_key(SEED), b"secret %d" % number, b"") for number in range(count)]
+
+
+def opened(sealed: Iterator[bytes]) -> list[bytes]:
+    """Return what the holder of `SEED` reads."""
+    return [X25519.open(SEED, one, b"") for one in sealed]
 
 
 @pytest.mark.parametrize("suite", Suite)
@@ -46,41 +66,134 @@ def test_welcomes_of_workers_open(suite: Suite, caplog: pytest.LogCaptureFixture
         assert slot == welcome.open(suite, seed, "plant", member).slot
 
 
-def test_few_need_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting processes takes longer than sealing for two."""
+def test_more_shares_than_workers_come_out_in_order() -> None:
+    """What is under way is bounded; what comes out is in the order of what went in."""
+    taken = 0
+
+    def given() -> Iterator[Sealing]:
+        nonlocal taken
+        for job in jobs(60):
+            taken += 1
+            yield job
+
+    sealed = sealing.seal_on_all_cores(X25519, given())
+    first = next(sealed)
+    assert taken <= 3 + 2 * 6
+    assert [job.plaintext for job in jobs(60)] == [X25519.open(SEED, first, b""), *opened(sealed)]
+
+
+def test_few_need_no_worker(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Starting processes takes longer than sealing for one, however often it is asked for."""
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    suite = Suite.X25519
-    jobs = [Sealing(suite.public_key(SEED), b"one", b""), Sealing(suite.public_key(SEED), b"two", b"")]
-    assert [b"one", b"two"] == [suite.open(SEED, one, b"") for one in sealing.seal_on_all_cores(suite, jobs)]
+    for _ in range(5):
+        assert [b"secret 0"] == opened(sealing.seal_on_all_cores(X25519, jobs(1)))
+    assert "" == caplog.text
 
 
+def test_one_core_seals_by_itself(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker on the same core would gain nothing."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert 9 == len(opened(sealing.seal_on_all_cores(X25519, jobs(9))))
+    assert "" == caplog.text
+
+
+def test_many_parts_start_workers_and_keep_them(monkeypatch: pytest.MonkeyPatch, workers: sealing.Workers) -> None:
+    """The demand of an import's parts adds up; what one part has started the next uses."""
+    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    assert not workers.running, "two are not worth it"
+    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    (worker,) = workers.running
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    assert (worker,) == workers.running
+
+
+def test_demand_is_forgotten_and_workers_go(monkeypatch: pytest.MonkeyPatch, workers: sealing.Workers) -> None:
+    """After a while without work nothing is left of them."""
+    monkeypatch.setattr(sealing, "IDLE", 0.05)
+    opened(sealing.seal_on_all_cores(X25519, jobs(6)))
+    running = workers.running
+    assert running
+    for process in running:
+        assert 0 == process.wait(60)
+    assert not workers.are_wanted(2)
+
+
+def test_workers_in_use_are_not_stopped(workers: sealing.Workers) -> None:
+    """The end of one import's patience is none for another that has just begun."""
+    sealed = sealing.seal_on_all_cores(X25519, jobs(20))
+    first = next(sealed)
+    workers.close()
+    assert 20 == len([first, *sealed])
+    assert all(process.poll() is None for process in workers.running)
+
+
+def test_two_may_seal_at_once() -> None:
+    """Threads share the workers, and each gets what is its own."""
+    found: dict[int, list[bytes]] = {}
+
+    def seal(count: int) -> None:
+        found[count] = opened(sealing.seal_on_all_cores(X25519, jobs(count)))
+
+    threads = [threading.Thread(target=seal, args=(count,)) for count in (30, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {count: [job.plaintext for job in jobs(count)] for count in (30, 40)} == found
+
+
+@pytest.mark.parametrize(
+    "script", [None, "exit 3", "printf abc", "printf '\\0\\0\\0\\11abc'", "printf '\\0\\0\\0\\1\\301'"]
+)
 def test_a_worker_that_fails_is_stood_in_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, script: str | None
 ) -> None:
-    """Whether it does not start or dies, its share is sealed all the same; the log says no secret."""
-    dies = tmp_path / "python"
-    dies.write_text("#!/bin/sh\nexit 3\n")
-    dies.chmod(0o700)
-    suite = Suite.X25519
-    jobs = [Sealing(suite.public_key(SEED), b"secret %d" % number, b"") for number in range(4)]
-    for executable in ("/nonexistent", str(dies)):
-        monkeypatch.setattr(sys, "executable", executable)
-        sealed = sealing.seal_on_all_cores(suite, jobs)
-        assert [job.plaintext for job in jobs] == [suite.open(SEED, one, b"") for one in sealed]
+    """Whether it does not start, dies or talks nonsense, its share is sealed all the same; the log says no secret."""
+    program = tmp_path / "python"
+    if script is not None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert [job.plaintext for job in jobs(4)] == opened(sealing.seal_on_all_cores(X25519, jobs(4)))
     assert "secret" not in caplog.text
     assert "this process does its share" in caplog.text
-    assert "secret" not in repr(jobs)
+    assert "secret" not in repr(jobs(4))
 
 
-def test_a_key_that_cannot_be_used_is_refused() -> None:
-    """A low-order point, wherever it is sealed to."""
-    jobs = [Sealing(bytes(32), b"secret", b"")] * 4
+def test_a_killed_worker_is_replaced(workers: sealing.Workers, caplog: pytest.LogCaptureFixture) -> None:
+    """The next share after a death has a new process."""
+    opened(sealing.seal_on_all_cores(X25519, jobs(6)))
+    killed = workers.running
+    for process in killed:
+        process.kill()
+        process.wait(60)
+    assert 40 == len(opened(sealing.seal_on_all_cores(X25519, jobs(40))))
+    assert "this process does its share" in caplog.text
+    assert workers.running
+    assert not set(killed) & set(workers.running)
+
+
+def test_a_key_that_cannot_be_used_is_refused(workers: sealing.Workers) -> None:
+    """A low-order point, wherever it is sealed to; the worker goes on."""
     with refused(Reason.OUT_OF_RANGE, "kem_public"):
-        sealing.seal_on_all_cores(Suite.X25519, jobs)
+        list(sealing.seal_on_all_cores(X25519, [Sealing(bytes(32), b"secret", b"")] * 4))
+    assert all(process.poll() is None for process in workers.running)
+    assert 4 == len(opened(sealing.seal_on_all_cores(X25519, jobs(4))))
 
 
-def test_the_worker_says_by_its_status_that_it_has_not_sealed() -> None:
-    """Nothing half comes out."""
-    sink = io.BytesIO()
-    assert 1 == sealing.work(io.BytesIO(msgpack.packb((1, [(bytes(32), b"x", b"")]))), sink)
-    assert b"" == sink.getvalue()
+def test_the_worker_says_that_it_has_not_sealed() -> None:
+    """Nothing half comes out, and the shares that follow are sealed."""
+    source, sink = io.BytesIO(), io.BytesIO()
+    for share in ([*jobs(1), Sealing(bytes(32), b"x", b"")], jobs(2)):
+        body = msgpack.packb((1, share))
+        source.write(struct.pack(">I", len(body)) + body)
+    source.seek(0)
+    sealing.work(source, sink)
+    sink.seek(0)
+    (size,) = struct.unpack(">I", sink.read(4))
+    assert msgpack.unpackb(sink.read(size)) is None
+    (size,) = struct.unpack(">I", sink.read(4))
+    assert [b"secret 0", b"secret 1"] == opened(iter(msgpack.unpackb(sink.read(size))))
+    assert b"" == sink.read()
