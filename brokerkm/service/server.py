@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
 from typing import TYPE_CHECKING, Final, Self
 
 from brokerkm.core.group import Group
-from brokerkm.core.names import BeaconTopic, HandoverTopic, RequestTopic, Topics
-from brokerkm.errors import BrokerkmError, LeaseLostError, RefusedError, StoreError, TransportError, UsageError
+from brokerkm.core.names import Topics
+from brokerkm.errors import LeaseLostError, StoreError, TransportError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.leadership import SoleLeadership
 from brokerkm.service.live import LiveGroup, load_group
 from brokerkm.service.publisher import Publisher
+from brokerkm.service.reception import Reception
 from brokerkm.service.requests import Requests
 from brokerkm.service.retained import RetainedBeacons
+from brokerkm.service.roster import Roster
 from brokerkm.service.routes import Routes
 from brokerkm.service.schedule import Schedule
 from brokerkm.service.served import Served
+from brokerkm.service.tasks import Tasks
 from brokerkm.store.records import AuditEntry, Change, OutboxMessage
 from brokerkm.store.seats import StoredSeats
-from brokerkm.transport import Connected, Delivery, Disconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from brokerkm.core.crypto import Random
@@ -66,7 +67,6 @@ class KeyServer:
     Attributes:
         admin: how to change and look at the groups, once started.
         feed: what happens.
-        connected: whether the broker is reached now.
         groups: those that this server leads, by name.
         leadership: knows the other servers, if there are any.
     """
@@ -90,29 +90,40 @@ class KeyServer:
         self.random: Final = random
         self.broker: Final = broker
         self.feed: Final = Feed(clock)
-        self.connected = False
         self.desk: Final = StoreDesk()
-        self.groups: Final[dict[str, LiveGroup]] = {}
+        self._routes: Final = Routes(transport, sharing=leadership is not None)
+        self._roster: Final = Roster(self._routes)
+        self.groups: Final = self._roster.groups
         self.admin: Final = Admin(self)
         self._interval: Final = interval
         self._max_pending: Final = max_pending
         self._transport: Final = transport
-        self._routes: Final = Routes(transport, sharing=leadership is not None)
-        self._served: Final[dict[str, Served]] = {}
-        self._tenures: Final[dict[str, Tenure]] = {}
-        self._tasks: Final[dict[str, asyncio.Task[None]]] = {}
-        self._failure: asyncio.Future[None] | None = None
-        self._reconnected: Final = asyncio.Event()
+        self._tasks: Final = Tasks()
         self._started = False
-        self._stopping = False
+        self._reception: Reception | None = None
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
+            roster = self._roster
             self.publisher = Publisher(
-                transport, self.store, self.desk, self.feed, self._remaining, retains=self._retains
+                transport, self.store, self.desk, self.feed, roster.remaining, retains=roster.retains
             )
-            self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed, serves=self._serves)
+            self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed, serves=roster.serves)
             self._retained = RetainedBeacons(transport, retained_wait)
+            self._reception = Reception(
+                transport,
+                self._routes,
+                roster,
+                retained=self._retained,
+                requests=self.requests,
+                forward=self.leadership.forward,
+                feed=self.feed,
+            )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached now."""
+        return self._reception is not None and self._reception.connected
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -130,10 +141,10 @@ class KeyServer:
             StoreError: the store cannot be read, or is behind what the broker shows.
             TransportError: the broker cannot be reached.
         """
-        self._failure = asyncio.get_running_loop().create_future()
+        self._tasks.begin()
         try:
-            if self._transport is not None:
-                await self._connect(self._transport)
+            if self._transport is not None and self._reception is not None:
+                await self._connect(self._transport, self._reception)
             await self.leadership.start(self)
             self._started = True
         except BaseException:
@@ -142,23 +153,21 @@ class KeyServer:
 
     async def stop(self) -> None:
         """Commit what waits, publish what the broker takes within seconds, and disconnect; may be called twice."""
-        self._stopping = True
+        if self._reception is not None:
+            self._reception.stop()
         self.leadership.retire()
-        await asyncio.gather(*(served.end(commit=True, patience=None) for served in self._served.values()))
+        await asyncio.gather(*(served.end(commit=True, patience=None) for served in self._roster.served.values()))
         if self.publisher is not None:
             self.publisher.stop()
-            await self._ended(["publisher"], DRAIN_TIME)
-        for task in self._tasks.values():
-            task.cancel()
-        await self._ended(list(self._tasks), None)
+            await self._tasks.ended("publisher", DRAIN_TIME)
+        await self._tasks.cancel()
         if self._transport is not None:
             await self._transport.close()
         if self.requests is not None:
             await self.requests.stop()
         await self.leadership.stop()
         await self.desk.close()
-        if self._failure is not None and not self._failure.done():
-            self._failure.set_result(None)
+        self._tasks.finish()
 
     async def wait(self) -> None:
         """Return when the server has been stopped.
@@ -167,10 +176,7 @@ class KeyServer:
             StoreError: another server is using a copy of the store; this one must not go on.
             TransportError: the transport has ended by itself.
         """
-        if self._failure is None:
-            message = "start the server first"
-            raise UsageError(message)
-        await asyncio.shield(self._failure)
+        await self._tasks.wait()
 
     async def create_group(self, record: GroupRecord, actor: str = "operator") -> LiveGroup:
         """Store and serve a new group, which must be well-formed."""
@@ -192,7 +198,6 @@ class KeyServer:
         await self.desk.call(self.store.create_group, record, change)
         tenure = await self.leadership.claim(record.name)
         if tenure is not None:  # otherwise another server has been faster
-            self._routes.add(live.name, live.topics, led=True)
             self._begin(live, tenure)
             self.feed.emit(Kind.LEAD, live.name, fence=tenure.fence or 0)
             await self._settle([live.name])
@@ -213,9 +218,7 @@ class KeyServer:
         """
         lives = [await self._load(name) for name in tenures]
         for live in lives:
-            self.groups[live.name] = live
-            self._tenures[live.name] = tenures[live.name]
-            self._routes.add(live.name, live.topics, led=True)
+            self._roster.enter(live, tenures[live.name])
         try:
             await self._check_retained(lives)
             await self._settle(tenures)
@@ -229,7 +232,7 @@ class KeyServer:
 
     async def yield_(self, group: str, *, gracefully: bool) -> None:
         """Stop serving a group and forget its keys; gracefully, commit and publish first what waits."""
-        served = self._served.get(group)
+        served = self._roster.served.get(group)
         if served is None:
             return
         await served.end(commit=gracefully, patience=DRAIN_TIME)
@@ -244,14 +247,13 @@ class KeyServer:
 
     async def reload(self, group: str, tenure: Tenure) -> None:
         """Load a group again that the store may be ahead of, with the changes that wait."""
-        served = self._served.get(group)
+        served = self._roster.served.get(group)
         if served is None:
             return
         await served.end(commit=False, patience=DRAIN_TIME)
         live = await self._load(group)
         live.changes = served.live.changes
         live.urgent = served.live.urgent
-        self.groups[group] = live
         self._begin(live, tenure)
         live.changed.set()
         await self.desk.call(served.wipe)
@@ -277,8 +279,8 @@ class KeyServer:
     def hurry(self, groups: Iterable[str]) -> None:
         """Try at once what had to wait because a lease had run out."""
         for name in groups:
-            if name in self._served:
-                self._served[name].schedule.hurry()
+            if name in self._roster.served:
+                self._roster.served[name].schedule.hurry()
             self._stored(name)
 
     # Groups.
@@ -304,8 +306,7 @@ class KeyServer:
 
     def _begin(self, live: LiveGroup, tenure: Tenure) -> None:
         """Let a group commit and publish; requests reach it already."""
-        self.groups[live.name] = live
-        self._tenures[live.name] = tenure
+        self._roster.enter(live, tenure)
         schedule = Schedule(
             live,
             interval=self._interval,
@@ -313,38 +314,15 @@ class KeyServer:
             beacons=self._transport is not None,
             stored=lambda: self._stored(live.name),
         )
-        task = self._spawn(f"schedule {live.name}", schedule.run())
-        self._served[live.name] = Served(live, schedule, task)
+        task = self._tasks.spawn(f"schedule {live.name}", schedule.run())
+        self._roster.served[live.name] = Served(live, schedule, task)
         self._stored(live.name)  # what an earlier server left
 
     def _forget(self, group: str) -> None:
-        live = self.groups.pop(group)
-        self._tenures.pop(group, None)
-        self._served.pop(group, None)
-        self._tasks.pop(f"schedule {group}", None)
-        self._routes.add(group, live.topics, led=False)
+        live = self._roster.strike(group)
+        self._tasks.forget(f"schedule {group}")
         if self.publisher is not None:
             self.publisher.forget(group, live.topics.root)
-
-    def _remaining(self, topic: str) -> float:
-        """Return for how many seconds this server may publish on a topic."""
-        route = self._routes.find(topic)
-        if route is None:  # of no group: nobody else publishes there
-            return math.inf
-        tenure = self._tenures.get(route.group)
-        return tenure.remaining() if tenure is not None else -math.inf
-
-    def _retains(self, topic: str) -> bool:
-        """Return whether the broker is to keep the newest message of a topic.
-
-        Beacon and Handover always: they hold no keys, the server itself looks for them when it starts, and who was
-        away at a hand-over finds the way to the new key nowhere else.
-        """
-        route = self._routes.find(topic)
-        live = None if route is None else self.groups.get(route.group)
-        if live is None or live.record.settings.retained:
-            return True
-        return topic in (live.topics.beacon, live.topics.handover)
 
     def _stored(self, group: str) -> None:
         if self.publisher is not None:
@@ -354,36 +332,16 @@ class KeyServer:
         if self.requests is not None:
             self.requests.rejected(group, rejection)
 
-    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._watched(work), name=f"key server {name}")
-        self._tasks[name] = task
-        return task
-
-    async def _watched(self, work: Coroutine[None, None, None]) -> None:
-        """Do `work`; what nobody expected ends the server rather than a part of it."""
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 - the failure is handed to `wait`
-            if self._failure is not None and not self._failure.done():
-                self._failure.set_exception(error)
-                self._failure.exception()  # whoever calls `wait` is told; nobody has to
-            _log.critical("the key server cannot go on: %s", error, exc_info=not isinstance(error, BrokerkmError))
-
-    async def _ended(self, names: list[str], patience: float | None) -> None:
-        tasks = [self._tasks[name] for name in names if name in self._tasks]
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience)
-
-    async def _connect(self, transport: Transport) -> None:
+    async def _connect(self, transport: Transport, reception: Reception) -> None:
         await transport.open()
-        self.connected = True
-        self._spawn("consumer", self._consume(transport))
-        self._spawn("reconnection", self._resume())
+        reception.connected = True
+        self._tasks.spawn("reception", reception.run())
+        self._tasks.spawn("reconnection", self._resume(reception.reconnected))
         if self.publisher is not None:
-            self._spawn("publisher", self.publisher.run())
+            self._tasks.spawn("publisher", self.publisher.run())
         if self.requests is not None:
-            self._spawn("requests", self.requests.intake.run())
-            self._spawn("sightings", self.requests.sightings.run())
+            self._tasks.spawn("requests", self.requests.intake.run())
+            self._tasks.spawn("sightings", self.requests.sightings.run())
 
     async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
         """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""
@@ -409,63 +367,12 @@ class KeyServer:
                 raise
             _log.warning("requests are not subscribed yet: %s", error)
 
-    async def _resume(self) -> None:
+    async def _resume(self, reconnected: asyncio.Event) -> None:
         """After each reconnection, see what the broker still has."""
         while True:
-            await self._reconnected.wait()
-            self._reconnected.clear()
+            await reconnected.wait()
+            reconnected.clear()
             if self.publisher is not None:
                 self.publisher.wake()
             await self._settle(None)
             await self._check_retained(list(self.groups.values()))
-
-    async def _consume(self, transport: Transport) -> None:
-        async for item in transport.incoming():
-            match item:
-                case Delivery():
-                    await self._deliver(item)
-                case Disconnected():
-                    self.connected = False
-                    self.feed.emit(Kind.BROKER_LOST, reason=item.reason)
-                    _log.warning("the broker is gone: %s", item.reason)
-                case Connected() if not self.connected:
-                    self.connected = True
-                    _log.info("the broker is back")
-                    self.feed.emit(Kind.BROKER_BACK)
-                    self._reconnected.set()
-                case Connected():
-                    pass
-        if not self._stopping:
-            message = "the transport ended by itself: start the server again"
-            raise TransportError(message)
-
-    async def _deliver(self, delivery: Delivery) -> None:
-        route = self._routes.find(delivery.topic)
-        if route is None:
-            return
-        try:
-            name = route.topics.parse(delivery.topic)
-        except RefusedError as error:  # anybody may invent topics
-            _log.debug("group %s: %s", route.group, error)
-            return
-        group = self.groups.get(route.group)
-        match name:
-            case BeaconTopic() if group is not None and self._tenures[group.name].remaining() > 0:
-                self._retained.heard(group, delivery.payload, retained=delivery.retained)
-            case HandoverTopic() if group is not None:
-                self._retained.heard_handover(group, delivery.payload)
-            case RequestTopic(member) if self.requests is not None and not delivery.retained:
-                await self._request(self.requests, route.group, member, delivery.payload)
-            case _:
-                pass
-
-    async def _request(self, requests: Requests, name: str, member: str, payload: bytes) -> None:
-        group = self.groups.get(name)
-        if group is not None and self._serves(group):
-            await requests.offer(group, member, payload)
-        elif requests.may_forward(name, member, payload):
-            self.leadership.forward(name, member, payload)
-
-    def _serves(self, group: LiveGroup) -> bool:
-        """Return whether this server answers for a group as it is in memory here."""
-        return self.groups.get(group.name) is group and self._tenures[group.name].remaining() > 0

@@ -269,7 +269,8 @@ async def test_a_request_that_was_retained(server: KeyServer, device: OpenDevice
     pump = await device(descriptor)
     request = pump.member.join(time.time(), token_of(descriptor).key)
     for topic in (pump.member.request_topic, "bkm/1/other/r/pump", "bkm/1/plant/r/b\u00e4d"):
-        await server._deliver(Delivery(topic, request, retained=topic == pump.member.request_topic))
+        assert server._reception is not None
+        await server._reception.deliver(Delivery(topic, request, retained=topic == pump.member.request_topic))
     assert 0 == requests_of(server).refused.total() + len(server.groups["plant"].changes)
 
 
