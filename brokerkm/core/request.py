@@ -19,6 +19,7 @@ from brokerkm.core.crypto import (
     check_signature,
     derive,
     labelled,
+    labelled_hash,
     load_verify_key,
     mac,
 )
@@ -90,6 +91,13 @@ class Asked(NamedTuple):
     def from_fields(cls, nonce: object, time: object, counter: object) -> Self:
         """Return them from a decoded array; raises `RefusedError`."""
         return cls(binary(nonce, "nonce", NONCE_SIZE), uint(time, "time"), uint(counter, "counter"))
+
+
+first_nonce: Final = labelled_hash(b"brokerkm v1 first nonce\x00")
+"""`first_nonce(kem_public)`: the nonce of the first Join that asks with a KEM key, 16 bytes.
+
+So the public key alone, wherever the server has it from, is enough for a Welcome; that Join need not be sent.
+"""
 
 
 def request_key(leaf_key: bytes) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.memory import MAX_NONCES, Memory
 from brokerkm.core.notice import RefusalReason
-from brokerkm.core.request import Ack, Asked, Credential, Join, Leave, Sync
+from brokerkm.core.request import Ack, Asked, Credential, Join, Leave, Sync, first_nonce
 from brokerkm.core.state import State
 from brokerkm.core.wire import NONCE_SIZE
 from brokerkm.errors import Reason, RefusedError
@@ -30,11 +30,12 @@ class Requester:
     def join(self, now: float, credential: Credential | None) -> bytes:
         """Return a Join; one that repeats an unanswered one asks with the same KEM key, so that either answer fits."""
         memory = self._memory
-        if memory.state is not State.JOINING or not memory.join_seed:
+        is_first = memory.state is not State.JOINING or not memory.join_seed
+        if is_first:
             memory.join_seed = self._random(memory.profile.suite.seed_size)
             memory.join_nonces.clear()
-        asked = self._next(now, memory.join_nonces)
         kem_public = memory.profile.suite.public_key(memory.join_seed)
+        asked = self._next(now, memory.join_nonces, first_nonce(kem_public) if is_first else b"")
         return Join.seal(self._identity, *self._names, kem_public, credential=credential, asked=asked)
 
     def sync(self, now: float, leaf_key: bytes) -> bytes:
@@ -51,16 +52,16 @@ class Requester:
         """Return an Ack; its nonce is not kept, for nothing answers it."""
         return Ack.seal(leaf_key, *self._names, asked=self._ask(now), epoch=self._memory.epoch)
 
-    def _ask(self, now: float) -> Asked:
+    def _ask(self, now: float, nonce: bytes = b"") -> Asked:
         """Return what a new request says first; the time is the server's as far as known, and always grows."""
         memory = self._memory
         memory.last_request = max(int(now * 1000) + memory.clock_offset, memory.last_request + 1)
         memory.counter += 1
-        return Asked(self._random(NONCE_SIZE), memory.last_request, memory.counter)
+        return Asked(nonce or self._random(NONCE_SIZE), memory.last_request, memory.counter)
 
-    def _next(self, now: float, nonces: list[bytes]) -> Asked:
+    def _next(self, now: float, nonces: list[bytes], nonce: bytes = b"") -> Asked:
         """Return what a new request says first, and expect its answer."""
-        memory, asked = self._memory, self._ask(now)
+        memory, asked = self._memory, self._ask(now, nonce)
         nonces.append(asked.nonce)
         del nonces[:-MAX_NONCES]
         open_nonces = {*memory.join_nonces, *memory.sync_nonces}

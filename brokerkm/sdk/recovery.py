@@ -36,7 +36,7 @@ class Pace:
         ceiling: the longest wait between two requests.
         syncs: unanswered Syncs after which every second request is a Join.
         settle: how long after a connection the newest retained Beacon is waited for, before the saved keys are taken
-            for the current ones.
+            for the current ones; and a retained Welcome, before an earlier Join is repeated.
         windows: how often what was received is noted in the state directory; a broker can show a member that was killed
             the messages of this time again.
         save: between two attempts to save the state, when the disk does not take it.
@@ -93,8 +93,8 @@ class Recovery:
 
     def _first(self, state: State, now: float) -> float | None:
         match state:
-            case State.JOINING:
-                return now
+            case State.JOINING:  # an earlier request was carried, or listed: its answer may be retained by now
+                return now + self._pace.settle
             case State.STALE:
                 return now + self._uniform(0.0, self._pace.retained)
             case State.ACTIVE if self._expiry is not None:

@@ -13,7 +13,7 @@ from brokerkm.core.events import Evicted, Joined, RequestRefused, Synced
 from brokerkm.core.member import Member
 from brokerkm.core.memory import Profile
 from brokerkm.core.notice import GoodbyeReason, Refusal, RefusalReason
-from brokerkm.core.request import Join, Leave, Sync, TokenKey
+from brokerkm.core.request import Join, Leave, Sync, TokenKey, first_nonce
 from brokerkm.core.state import State
 from brokerkm.errors import EvictedError, NotJoinedError, Reason, RefusedError, UsageError
 
@@ -314,3 +314,24 @@ def test_evicted_member_joins_again(world: World) -> None:
         member.receive(world.topics.member("a"), old, world.now)
     assert [Joined(3)] == world.publish(world.group.commit(world.now, world.random))["a"]
     assert world.root == root_of(member)
+
+
+def test_a_public_key_alone_is_enough_for_a_welcome() -> None:
+    """The nonce of the first Join follows from its KEM key, so that it need not be sent; it answers later ones, too."""
+    world = World()
+    member = world.create("a")
+    first, again = world.ask("a"), world.ask("a")
+    assert first_nonce(first.kem_public) == first.nonce != again.nonce
+    assert bytes.fromhex("45aaf307ccafa2b3b0d124c1a80d5acb") == first_nonce(b"k" * 32)
+    world.group.enroll(Enrollment("a", first.identity, first.kem_public, first_nonce(first.kem_public)))
+    world.commit()
+    assert (State.ACTIVE, world.group.epoch) == (member.state, member.epoch)
+
+
+def test_a_member_that_joins_again_has_another_first_nonce() -> None:
+    """Each KEM key has its own, so that what answered one membership answers no other."""
+    world = World()
+    world.join("a")
+    before = world.members["a"]._memory.join_nonces[0]
+    join = world.ask("a")
+    assert before != join.nonce == first_nonce(join.kem_public)
