@@ -9,6 +9,7 @@ from brokerkm.core.notice import GoodbyeReason
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from brokerkm.core.commit import Enrollment
     from brokerkm.core.notice import RefusalReason
@@ -26,6 +27,8 @@ class PendingJoin:
         counter: of the request, from which those after it go on.
         credential: what let it in, to be recognised by; "" for a known identity key.
         replaces: whether its identity key takes the place of another one.
+        voucher: hears in the device's place that there is no seat; whoever gives one stands in for any credential, for
+            an id at which nobody sits.
     """
 
     enrollment: Enrollment
@@ -35,6 +38,7 @@ class PendingJoin:
     counter: int = 0
     credential: str = ""
     replaces: bool = False
+    voucher: Callable[[Rejection], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,11 @@ class PendingEviction:
 
 
 class Rejection(NamedTuple):
-    """A join that was found impossible when it was to be committed."""
+    """A join that was found impossible when it was to be committed; `why` is for people."""
 
     join: PendingJoin
     reason: RefusalReason
+    why: str
 
 
 @dataclass(slots=True)

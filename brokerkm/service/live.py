@@ -106,9 +106,10 @@ class LiveGroup:
         self.changes.join(join)
         self._note()
 
-    def seat(self, join: PendingJoin) -> asyncio.Future[tuple[int, int]]:
-        """Queue a join that an operator vouches for; the future gives epoch and sequence once that is decided."""
-        self.changes.join(join)
+    def seat(self, *joins: PendingJoin) -> asyncio.Future[tuple[int, int]]:
+        """Queue joins that an operator vouches for; the future gives epoch and sequence once that is decided."""
+        for join in joins:
+            self.changes.join(join)
         return self._wait(urgent=True)
 
     def refresh(self, records: Iterable[MemberRecord], actor: str) -> asyncio.Future[tuple[int, int]]:
@@ -202,7 +203,10 @@ class LiveGroup:
                 if not waiter.done():
                     waiter.set_result((self.group.epoch, settled.sequence))
             for rejection in settled.rejected:
-                self._rejected(self, rejection)
+                if rejection.join.voucher is not None:
+                    rejection.join.voucher(rejection)
+                else:
+                    self._rejected(self, rejection)
         finally:
             self._in_flight, self._committing = Changes(), False
 

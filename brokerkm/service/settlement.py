@@ -19,6 +19,8 @@ from brokerkm.service.changes import Rejection
 from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
     from brokerkm.core.group import Group
@@ -64,17 +66,25 @@ class Settlement:
 
         Admission looked things up a while ago; here they are looked up for good.
         """
+        try:
+            return self._settle(batch, now, frozenset())
+        except RefusedError:
+            return self._settle(batch, now, frozenset(self._group.discard_unusable()))
+
+    def _settle(self, batch: Changes, now: float, unusable: frozenset[str]) -> Settled:
         self._group.discard()  # what a batch that could not be stored has left there; its changes are in this one
         joined: dict[str, MemberRecord] = {}
         rejected: list[Rejection] = []
         spent: Counter[bytes] = Counter()
         for join in batch.joins.values():
-            reason = self._enroll(join, spent)
             who = join.enrollment
-            if reason is None:
-                joined[who.member] = self._seated(join)
+            known = self._store.member(self._name, who.member)
+            if who.member in unusable:
+                rejected.append(Rejection(join, RefusalReason.NOT_ADMITTED, "no Welcome can be sealed to its KEM key"))
+            elif (rejection := self._enroll(join, known, spent)) is not None:
+                rejected.append(rejection)
             else:
-                rejected.append(Rejection(join, reason))
+                joined[who.member] = _seated(join, known)
         gone = (self._remove(member, eviction, now) for member, eviction in batch.evictions.items())
         removed = [record for record in gone if record is not None]
         if batch.rotate:
@@ -82,46 +92,54 @@ class Settlement:
         if batch.rotate_all:
             self._group.rotate_all()
         if not self._group.pending:
-            audit = self._audit(batch, removed, [], int(now * 1000), self._group.epoch)
+            audit = self._audit(batch, removed, int(now * 1000), self._group.epoch)
             noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
             return Settled(None, self._store.write(self._name, noted), rejected)
         began = time.perf_counter()
         commit = self._group.prepare(now, self._random, seal_on_all_cores)
         prepared = time.perf_counter()
         change = commit.change
-        seated = [replace(joined[seat.enrollment.member], slot=seat.slot) for seat in change.seated]
         since = int(now * 1000)
+        seats = ((joined[seat.enrollment.member], seat.slot) for seat in change.seated)
+        seated = [replace(record, slot=slot, epoch=change.epoch, since=record.since or since) for record, slot in seats]
+        renewed = {member for member, known in joined.items() if known.since}
         whole = Change(
             keys=KeyChange(change.epoch, change.height, change.pages(self._group.tree)),
             time=change.time,
-            members=[replace(member, epoch=change.epoch, since=member.since or since) for member in removed + seated],
+            members=[*(replace(record, epoch=change.epoch) for record in removed), *seated],
             spent=spent,
             documents=[*batch.documents.values(), *self._bindings(batch, seated, since)],
             messages=self._messages(commit),
-            audit=self._audit(batch, removed, seated, since, change.epoch),
+            audit=[*self._audit(batch, removed, since, change.epoch), *_seatings(batch, seated, renewed, since)],
         )
         sequence = self._store.write(self._name, whole)
         return Settled(commit, sequence, rejected, prepared - began, time.perf_counter() - prepared)
 
-    def _enroll(self, join: PendingJoin, spent: Counter[bytes]) -> RefusalReason | None:
+    def _enroll(self, join: PendingJoin, known: MemberRecord | None, spent: Counter[bytes]) -> Rejection | None:
         """Queue the join in the group and count its token; return why it cannot be, or None."""
         who = join.enrollment
-        known = self._store.member(self._name, who.member)
         if known is not None and known.status in (Status.EVICTED, Status.PENDING):
-            return RefusalReason.NOT_ADMITTED
+            return Rejection(join, RefusalReason.NOT_ADMITTED, f"it is {known.status.name.lower()} by now")
         bound = known.identity if known is not None else b""
         binds = bound != who.identity
-        if binds and (bool(bound) != join.replaces or not self._has_credential(join, spent)):
-            return RefusalReason.NOT_ADMITTED
+        if binds and not self._may_bind(join, known, spent):
+            return Rejection(join, RefusalReason.NOT_ADMITTED, "nothing lets in its identity key any more")
         try:
             self._group.enroll(who)
-        except RefusedError:
-            return RefusalReason.NOT_ADMITTED
-        except UsageError:  # the group is full
-            return RefusalReason.TRY_LATER
+        except RefusedError as error:
+            return Rejection(join, RefusalReason.NOT_ADMITTED, str(error))
+        except UsageError as error:  # the group is full
+            return Rejection(join, RefusalReason.TRY_LATER, str(error))
         if binds and join.token:
             spent[join.token] += 1
         return None
+
+    def _may_bind(self, join: PendingJoin, known: MemberRecord | None, spent: Counter[bytes]) -> bool:
+        """Return whether an identity key may take an id that is free, or another key's."""
+        if join.voucher is not None:
+            return known is None or known.status is Status.LISTED
+        bound = known is not None and bool(known.identity)
+        return bound == join.replaces and self._has_credential(join, spent)
 
     def _has_credential(self, join: PendingJoin, spent: Counter[bytes]) -> bool:
         """Return whether what let a device in, under a key that is not bound to its id yet, still does."""
@@ -129,18 +147,6 @@ class Settlement:
             return bool(join.credential)
         token = self._store.token(self._name, join.token)
         return token is not None and token.uses_left > spent[token.id]
-
-    def _seated(self, join: PendingJoin) -> MemberRecord:
-        """Return what is known from now on of one that joins; it has no slot yet."""
-        who = join.enrollment
-        known = self._store.member(self._name, who.member) or MemberRecord(who.member, Status.LISTED, who.identity)
-        seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
-        if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
-            return seat
-        seen = max(known.seen, join.time)
-        return replace(
-            seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter
-        )
 
     def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord | None:
         """Queue the eviction in the group, if it has a place there, and return what is known of it from now on.
@@ -169,10 +175,8 @@ class Settlement:
             acked=0,
         )
 
-    def _audit(
-        self, batch: Changes, removed: list[MemberRecord], seated: list[MemberRecord], time: int, epoch: int
-    ) -> list[AuditEntry]:
-        """Return what the audit log is to say of a commit."""
+    def _audit(self, batch: Changes, removed: list[MemberRecord], time: int, epoch: int) -> list[AuditEntry]:
+        """Return what the audit log is to say of a commit, but for those whom it seats."""
         entries = [replace(entry, time=time) for entry in batch.audit]
         if batch.rotate or batch.rotate_all:
             details = {"epoch": epoch, "everything": batch.rotate_all}
@@ -182,10 +186,6 @@ class Settlement:
             action = "leave" if eviction.reason is GoodbyeReason.LEFT else "evict"
             actor = eviction.actor or f"member:{record.member}"
             entries.append(AuditEntry(time, actor, action, record.member, {"epoch": epoch}))
-        for record in seated:
-            actor = batch.joins[record.member].actor or f"member:{record.member}"
-            details = {"epoch": epoch, "slot": record.slot or 0}
-            entries.append(AuditEntry(time, actor, "refresh" if record.since else "seat", record.member, details))
         return entries
 
     def _bindings(self, batch: Changes, seated: list[MemberRecord], time: int) -> list[Document]:
@@ -203,3 +203,23 @@ class Settlement:
         ]
         messages.append(OutboxMessage(topics.beacon, commit.beacon))
         return messages
+
+
+def _seated(join: PendingJoin, known: MemberRecord | None) -> MemberRecord:
+    """Return what is known from now on of one that joins; it has no slot yet. `since` is 0 if its membership is new."""
+    who = join.enrollment
+    known = known or MemberRecord(who.member, Status.LISTED, who.identity)
+    seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
+    if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
+        return seat
+    seen = max(known.seen, join.time)
+    return replace(seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter)
+
+
+def _seatings(batch: Changes, seated: list[MemberRecord], renewed: set[str], time: int) -> Iterator[AuditEntry]:
+    """Yield what the audit log is to say of those who have got a seat, or only a new leaf key."""
+    for record in seated:
+        actor = batch.joins[record.member].actor or f"member:{record.member}"
+        details = {"epoch": record.epoch, "slot": record.slot or 0}
+        action = "refresh" if record.member in renewed else "seat"
+        yield AuditEntry(time, actor, action, record.member, details)
