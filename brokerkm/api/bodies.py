@@ -177,19 +177,21 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class ImportedRow:
-    """What became of one row: ``added``, ``unchanged`` or ``refused``, and then why."""
+    """What became of one row: if ``refused``, why, and which of its fields is wrong, if one is."""
 
     line: int
     member: str
-    result: Literal["added", "unchanged", "refused"]
+    result: Literal["added", "seated", "unchanged", "refused"]
     reason: str
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of an import."""
+    """What became of an import: how many rows were listed, seated, there already, refused."""
 
     added: int
+    seated: int
     unchanged: int
     refused: int
     rows: list[ImportedRow]

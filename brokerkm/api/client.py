@@ -34,15 +34,19 @@ from brokerkm.service.api import (
     policy_fields,
 )
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
+from brokerkm.service.rows import to_json
 from brokerkm.store.lease import ServerRecord
 from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from brokerkm.offline import OfflineRequest
+    from brokerkm.service.api import ImportRow
     from brokerkm.service.credentials import Role
+
+MAX_PART: Final = 900_000  # bytes of an import that are sent at once; `brokerkm.api.forwarding` hands on 1 MiB
 
 
 class RemoteAdmin:
@@ -167,12 +171,13 @@ class RemoteAdmin:
         found = await self._exchange.ask("POST", f"{_group(request.group)}/offline", body)
         return OfflineBundle.from_json(found["bundle"])
 
-    async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
-        """List many keys in one transaction."""
-        lines = [json.dumps({"member": member, "identity": identity.hex()}) for member, identity in rows]
-        body = "\n".join(lines).encode()
-        found = await self._exchange.ask("POST", f"{_group(group)}/import", body)
-        return [Imported(item["member"], item["result"], item["reason"]) for item in found["rows"]]
+    async def import_members(self, group: str, rows: Sequence[ImportRow]) -> list[Imported]:
+        """Take in many members, in parts that any server of the group hands on to the one that leads it."""
+        found: list[Imported] = []
+        for part in _parts([to_json(row, group).encode() + b"\n" for row in rows]):
+            report = await self._exchange.ask("POST", f"{_group(group)}/import", part)
+            found += [Imported(one["member"], one["result"], one["reason"], one["field"]) for one in report["rows"]]
+        return found
 
     async def evict(self, group: str, member: str, *, urgent: bool = True) -> Outcome:
         """Cut a member off."""
@@ -299,3 +304,16 @@ def _group(group: str) -> str:
 
 def _member(group: str, member: str) -> str:
     return f"{_group(group)}/members/{segment(member)}"
+
+
+def _parts(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield bodies of whole lines, none longer than what one server hands on to another."""
+    part, size = list[bytes](), 0
+    for line in lines:
+        if size + len(line) > MAX_PART:
+            yield b"".join(part)
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield b"".join(part)

@@ -74,20 +74,21 @@ async def enroll_offline(admin: Acting, group: GroupPath, data: JSONBody[EnrollO
     repeatable=True,
 )
 async def import_members(admin: Acting, group: GroupPath, request: Request[Any, Any, Any]) -> ImportReport:
-    """List many public keys: CSV with the columns member and identity, or one JSON object a line.
+    """Take in many members: CSV with the columns member and identity, or one JSON object a line.
 
-    A row that is listed already changes nothing, so that an import which broke off can be sent again as a whole.
+    With a third column, kem_public, or by the request that a device has made to be carried here, a device is seated at
+    once. What is there already stays as it is, so that an import which broke off can be sent again as a whole.
     """
     await admin.show(group)
     rows: list[ImportedRow] = []
     count: Counter[str] = Counter()
     async for batch in read_rows(request.stream(), request.content_type[0], IMPORT_ROWS):
-        done = iter(await admin.import_members(group, [(row.member, row.identity) for row in batch if not row.wrong]))
+        done = iter(await admin.import_members(group, [row.said for row in batch if not row.wrong]))
         for row in batch:
-            found = Imported(row.member, "refused", row.wrong) if row.wrong else next(done)
+            found = Imported(row.said.member, "refused", row.wrong, row.field) if row.wrong else next(done)
             count[found.result] += 1
-            rows.append(ImportedRow(row.line, found.member, found.result, found.reason))  # type: ignore[arg-type]
-    return ImportReport(count["added"], count["unchanged"], count["refused"], rows)
+            rows.append(ImportedRow(row.line, found.member, found.result, found.reason, found.field))  # type: ignore[arg-type]
+    return ImportReport(count["added"], count["seated"], count["unchanged"], count["refused"], rows)
 
 
 @post("/groups/{group:str}/evict", operation_id="evictMembers", role=Role.OPERATOR, status_code=200)

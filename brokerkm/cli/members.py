@@ -252,10 +252,18 @@ def refresh(*, name: str, group: str | None, state: Path, as_json: bool) -> None
 @server_options
 @json_option
 def import_(*, file: BinaryIO, group: str | None, state: Path, as_json: bool) -> None:
-    """List the public keys in FILE: CSV with the columns member and identity, or one JSON object a line.
+    """Take in the devices in FILE: CSV, or one JSON object a line.
 
-    What is listed already stays as it is, so that an import which broke off can be run again.
-    """
+    \b
+    member,identity             the device that holds this public key may join
+    member,identity,kem_public  the device has its place at once, and its keys wait
+                                for it at the broker; so does one whose request
+                                (`brokerkm identity --offline`) is a line of FILE
+
+    Keys are in hex digits. You vouch for the devices: FILE does not say where it comes from. A row that is wrong is
+    refused with its line, the others go in. What is there already stays as it is, so that an import which broke off
+    can be run again.
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     from brokerkm.cli.importing import import_file  # noqa: PLC0415 - rich, for this one only
 
     async def work(admin: AdminApi) -> Counter[str]:
@@ -263,7 +271,8 @@ def import_(*, file: BinaryIO, group: str | None, state: Path, as_json: bool) ->
 
     count = administer(state, work)
     if not as_json:
-        click.echo(f"{count['added']} added, {count['unchanged']} were listed already, {count['refused']} refused")
+        new = f"{count['seated']} seated, {count['added']} listed"
+        click.echo(f"{new}, {count['unchanged']} were there already, {count['refused']} refused")
     if count["refused"]:
         message = f"{count['refused']} rows were refused: mend them and run the import again"
         raise FailedError(message)

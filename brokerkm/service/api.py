@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.group import DEFAULT_DEGREE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
 DEFAULT_LIFETIME: Final = 24 * 3600.0  # s that a new token is valid
 PAGE: Final = 1000  # members, groups or audit entries returned at a time, at most
-IMPORT_ROWS: Final = 1000  # members that one call lists, at most
+IMPORT_ROWS: Final = 10_000  # members that one call takes in, at most: one commit, half a second of two cores
 ALGORITHMS: Final = {one: one.name.lower().replace("_", "-") for one in Algorithm}  # names for people
 
 
@@ -114,13 +114,34 @@ class Evicted:
     dry_run: bool
 
 
+class ImportRow(NamedTuple):
+    """A member to be taken in: an identity key that may join later, or somebody to be seated at once.
+
+    Args:
+        identity: the device's Ed25519 public key, 32 bytes; empty if `join` has it.
+        kem_public: what its Welcome is to be sealed to, of the group's suite; empty if it is only listed.
+        join: instead of both, the Join that the device made for being carried here.
+    """
+
+    member: str
+    identity: bytes
+    kem_public: bytes = b""
+    join: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of one row: ``added``, ``unchanged`` or ``refused``, and then why."""
+    """What became of one row.
+
+    Args:
+        result: ``added`` (listed), ``seated``, ``unchanged`` or ``refused``.
+        reason, field: why it was refused, and which part of the row is wrong, if one is.
+    """
 
     member: str
     result: str
     reason: str = ""
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +330,11 @@ class AdminApi(Protocol):
         """
         ...
 
-    async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
-        """List up to `IMPORT_ROWS` keys in one transaction; say of each row what became of it."""
+    async def import_members(self, group: str, rows: Sequence[ImportRow]) -> list[Imported]:
+        """List up to `IMPORT_ROWS` keys, or seat their holders; return what became of each row, in order.
+
+        What is there already stays as it is, so that an import which broke off can be made again as a whole.
+        """
         ...
 
     async def evict(self, group: str, member: str, *, urgent: bool = True) -> Outcome:

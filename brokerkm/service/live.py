@@ -63,6 +63,7 @@ class LiveGroup:
         self.topics: Final = Topics(record.name, record.prefix)
         self.changed: Final = asyncio.Event()
         self.urgent = False
+        self.imported = 0  # sequence of the newest import's last message
         self.changes = Changes()
         self._in_flight = Changes()
         self._committing = False

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.crypto import PUBLIC_KEY_SIZE
-from brokerkm.core.names import check_identifier, is_identifier
+from brokerkm.core.names import check_identifier
 from brokerkm.errors import UnknownNameError, UsageError
-from brokerkm.service.api import IMPORT_ROWS, PAGE, Evicted, Imported, MemberFilter, MemberInfo, Outcome
-from brokerkm.service.office import Office
+from brokerkm.service.api import PAGE, Evicted, MemberFilter, MemberInfo, Outcome
+from brokerkm.service.importing import MemberImport, listed
 from brokerkm.store.records import Change, MemberRecord, Status
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_EVICTIONS: Final = 100_000  # members that one call cuts off
 
 
-class Membership(Office):
+class Membership(MemberImport):
     """The part of `AdminApi` that is about members."""
 
     async def list_members(
@@ -49,14 +49,6 @@ class Membership(Office):
         if known is not None and known.status is Status.SEATED:
             return member_info(known)
         return await self._list(live, member, identity, known)
-
-    async def import_members(self, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
-        """List many keys in one transaction."""
-        live = self._group(group)
-        if len(rows) > IMPORT_ROWS:
-            message = f"{len(rows)} rows at once: {IMPORT_ROWS} is the most"
-            raise UsageError(message)
-        return await self._call(self._import, live.name, rows)
 
     async def readmit(self, group: str, member: str) -> MemberInfo:
         """Let an evicted member join again with its key."""
@@ -128,30 +120,9 @@ class Membership(Office):
         return known
 
     async def _list(self, live: LiveGroup, member: str, identity: bytes, known: MemberRecord | None) -> MemberInfo:
-        record = _listed(member, identity, known, self._now())
+        record = listed(member, identity, known, self._now())
         await self._write(live.name, Change(members=[record], audit=[self._entry("list", member)]))
         return member_info(record)
-
-    def _import(self, store: Store, group: str, rows: Sequence[tuple[str, bytes]]) -> list[Imported]:
-        """Look up and list all rows, in the store's thread; a member named twice counts as it is named first."""
-        records: dict[str, MemberRecord] = {}
-        results: list[Imported] = []
-        for member, identity in rows:
-            known = records.get(member) or (store.member(group, member) if is_identifier(member) else None)
-            reason = _objection(member, identity, known)
-            if reason is None and member in records and identity != records[member].identity:
-                reason = f"{member!r} is named twice, with different keys"
-            if reason is not None:
-                results.append(Imported(member[:80], "refused", reason))
-            elif known is not None and known.status is not Status.EVICTED and known.identity == identity:
-                results.append(Imported(member, "unchanged"))
-            else:
-                records[member] = _listed(member, identity, known, self._now())
-                results.append(Imported(member, "added"))
-        if records:
-            audit = [self._entry("list", member) for member in records]
-            store.write(group, Change(members=list(records.values()), audit=audit))
-        return results
 
 
 def member_info(record: MemberRecord) -> MemberInfo:
@@ -184,11 +155,6 @@ def _objection(member: str, identity: bytes, known: MemberRecord | None) -> str 
     if known is not None and known.status is Status.SEATED and known.identity != identity:
         return f"{member!r} has its place under another key: evict it first"
     return None
-
-
-def _listed(member: str, identity: bytes, known: MemberRecord | None, now: int) -> MemberRecord:
-    before = known or MemberRecord(member, Status.LISTED, identity)
-    return replace(before, status=Status.LISTED, identity=identity, since=now, blocked_until=0)
 
 
 def _chosen(store: Store, group: str, which: MemberFilter, after: str, limit: int) -> list[MemberRecord]:

@@ -212,8 +212,8 @@ def _seated(join: PendingJoin, known: MemberRecord | None) -> MemberRecord:
     seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
     if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
         return seat
-    seen = max(known.seen, join.time)
-    return replace(seat, identity=who.identity, last_time=join.time, seen=seen, acked=0, since=0, counter=join.counter)
+    seen, last = max(known.seen, join.time), max(known.last_time, join.time)
+    return replace(seat, identity=who.identity, last_time=last, seen=seen, acked=0, since=0, counter=join.counter)
 
 
 def _seatings(batch: Changes, seated: list[MemberRecord], renewed: set[str], time: int) -> Iterator[AuditEntry]:

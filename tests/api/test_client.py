@@ -15,6 +15,7 @@ from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.policy import Policy
 from brokerkm.errors import StoreError, TransportError, UnknownNameError, UsageError
 from brokerkm.service import STORE_FILE, Admin, KeyServer, MemberFilter
+from brokerkm.service.api import ImportRow
 from brokerkm.service.credentials import Role
 from brokerkm.service.local import CONTROL_SOCKET
 from brokerkm.store import MemoryStore, Settings, SqliteStore
@@ -61,7 +62,9 @@ async def exercise(admin: AdminApi) -> list[object]:
         tokens,
         await admin.list_tokens("plant"),
         await admin.add_member("plant", "pump", KEY),
-        await admin.import_members("plant", [("p1", KEY), ("p1", KEY), ("p1", bytes(32)), ("p 1", KEY)]),
+        await admin.import_members(
+            "plant", [ImportRow(*row) for row in (("p1", KEY), ("p1", KEY), ("p1", bytes(32)), ("p 1", KEY))]
+        ),
         await admin.list_members("plant"),
         await admin.list_members("plant", after="p1", limit=1, which=MemberFilter(status="listed", pattern="p*")),
         await admin.show_member("plant", "pump"),

@@ -84,9 +84,9 @@ def test_import_of_csv_says_which_rows_are_wrong(console: Console, group: str) -
     rows = f"member,identity\nann,{'11' * 32}\nbob,xyz\nno/slash,{'22' * 32}\ncleo\nann,{'11' * 32}\n"
     told = console.run("member", "import", "-", "-g", group, text=rows, status=1)
     for line in (
-        "line 3: bob: an identity is 64 hex digits",
+        "line 3: bob: identity: an identity is 64 hex digits",
         "line 4: no/slash: ",
-        "line 5: : 1 columns, not member and identity",
+        "line 5: : 1 columns, not member and identity, and kem_public if it is to be seated at once",
         "brokerkm: 3 rows were refused: mend them and run the import again",
     ):
         assert line in told
@@ -102,7 +102,7 @@ def test_import_of_json_lines_may_be_repeated(console: Console, group: str) -> N
     assert [(1, "d-1", "added"), (2, "d-2", "added"), (3, "d-3", "added")] == [
         (one["line"], one["member"], one["result"]) for one in first
     ]
-    assert "0 added, 3 were listed already, 0 refused\n" == console.run("member", "import", str(file), "-g", group)
+    assert "0 seated, 0 listed, 3 were there already, 0 refused\n" == console.run("member", "import", str(file), "-g", group)
 
 
 def test_lists_show_those_that_are_meant(console: Console) -> None:

@@ -23,6 +23,7 @@ from brokerkm.api.rules import RemoteRules
 from brokerkm.automation.signature import sign
 from brokerkm.core.policy import Policy
 from brokerkm.errors import StoreError, UnknownNameError, UsageError
+from brokerkm.service.api import ImportRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -197,7 +198,7 @@ async def _administer(north: Server) -> None:
     descriptor = await console.invite("plant", uses=2)
     assert ["plant", 1] == [descriptor.group, len(await admin.list_tokens("plant"))]
     assert "listed" == (await console.add_member("plant", "pump", bytes(range(1, 33)))).status
-    done = await admin.import_members("plant", [(f"valve-{n}", bytes([n]) * 32) for n in range(1, 4)])
+    done = await admin.import_members("plant", [ImportRow(f"valve-{n}", bytes([n]) * 32) for n in range(1, 4)])
     assert ["added"] * 3 == [one.result for one in done]
     assert ["pump", "valve-1", "valve-2", "valve-3"] == [one.member for one in await admin.list_members("plant")]
     await admin.set_policy("plant", Policy(grace=7))
