@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from brokerkm.config import Configuration
     from brokerkm.config.sections import Api
     from brokerkm.service import KeyServer
-    from brokerkm.service.leadership import Leadership
+    from brokerkm.service.leased import LeasedLeadership
     from brokerkm.store.sql import SqlStore
     from brokerkm.telemetry.logs import Logs
     from brokerkm.transport import Options, Transport
@@ -61,6 +61,9 @@ async def hosted(
         logs.redaction.hide([options.password])
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(configuration, state)))
+        leadership = _leadership(configuration, store)
+        if leadership is not None:  # by this name the next leader of its groups ends its connection
+            options = dataclasses.replace(options, client_id=leadership.me.id)
         transport, url = await _broker(configuration, options, stack)
         server = KeyServer(
             store,
@@ -68,7 +71,7 @@ async def hosted(
             interval=configuration.defaults.interval,
             max_pending=configuration.defaults.max_pending,
             broker=configuration.broker.device_url or url,
-            leadership=_leadership(configuration, store),
+            leadership=leadership,
         )
         if server.requests is not None:
             server.requests.limit(request_limits(configuration.limits))
@@ -82,15 +85,16 @@ async def hosted(
         yield Hosted(server, url, metrics, reloading)
 
 
-def _leadership(configuration: Configuration, store: SqlStore) -> Leadership | None:
+def _leadership(configuration: Configuration, store: SqlStore) -> LeasedLeadership | None:
     """Return how groups are shared with other servers, if the store is one that they can share."""
     from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - not for --help
 
     if not isinstance(store, PostgresStore):
         return None
+    from brokerkm.service.leadership import describe_server  # noqa: PLC0415
     from brokerkm.service.leased import LeasedLeadership  # noqa: PLC0415 - it needs psycopg
 
-    return LeasedLeadership(store, configuration.cluster.lease, configuration.cluster.advertise)
+    return LeasedLeadership(store, configuration.cluster.lease, describe_server(configuration.cluster.advertise))
 
 
 async def _broker(

@@ -43,6 +43,9 @@ class Host(Protocol):
     async def take(self, group: str, member: str, payload: bytes) -> None:
         """Handle a request that another server has read; raises `StoreError`."""
 
+    def seen(self, live: Collection[str], duration: float) -> None:
+        """Learn which servers are alive, and for how long a lease lasts, in seconds."""
+
     def hurry(self, groups: Iterable[str]) -> None:
         """Try at once what had to wait because a lease had run out."""
 

@@ -46,15 +46,15 @@ class LeasedLeadership:
 
     Args:
         duration: seconds of a lease.
-        url: where this server's API is reached, for `brokerkm server list`.
+        me: this server; its id is also its client id at the broker, by which the next leader cuts it off.
 
     Attributes:
         me: this server.
         courier: carries requests and calls.
     """
 
-    def __init__(self, store: PostgresStore, duration: float = DURATION, url: str = "") -> None:
-        self.me: Final = describe_server(url)
+    def __init__(self, store: PostgresStore, duration: float = DURATION, me: ServerRecord | None = None) -> None:
+        self.me: Final = me or describe_server()
         self._leases: Final = PostgresLeases(store.engine, duration)
         self._mailbox: Final = PostgresMailbox(store)
         self._listener: Final = Listener(store.engine.pool)
@@ -70,6 +70,7 @@ class LeasedLeadership:
         self._wake: Final = asyncio.Event()
         self._mail: Final = asyncio.Event()
         self._next_renewal = 0.0
+        self._dead: frozenset[str] = frozenset()  # servers that are not heard of, and have not taken their leave
         self._retired = False
         self._host: Host | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -179,7 +180,11 @@ class LeasedLeadership:
             await self._host.know([one.group for one in standings])
         if self._retired:
             return self._next_renewal - boot_time()
-        live = [one.id for one in await self._desk.call(self._leases.servers) if one.live]
+        servers = await self._desk.call(self._leases.servers)
+        live = [one.id for one in servers if one.live]
+        self._dead = frozenset(one.id for one in servers if not one.live)
+        if self._host is not None:
+            self._host.seen(live, duration)
         todo = plan(self.me.id, live, [one for one in standings if not self._rests(one)], duration)
         refused = await self._acquire(todo.acquire[:_AT_ONCE])
         for group in set(todo.release) - self._moving:
@@ -221,7 +226,9 @@ class LeasedLeadership:
         return len(got) < len(groups)
 
     def _hold(self, lease: Lease) -> Tenure:
-        tenure = Tenure(lease.fence, lease.ends - MARGIN * self._leases.duration)
+        # The others too: whoever had the lease last may have died before it cut off the one before.
+        formers = self._dead | {lease.former} if lease.former else frozenset[str]()
+        tenure = Tenure(lease.fence, lease.ends - MARGIN * self._leases.duration, formers=formers)
         self._tenures[lease.group] = tenure
         return tenure
 
@@ -306,7 +313,7 @@ class LeasedLeadership:
         tenure = self._tenures.get(group)
         if tenure is None or not tenure.doubtful or self._host is None:
             return
-        fresh = self._tenures[group] = Tenure(tenure.fence, tenure.ends)
+        fresh = self._tenures[group] = Tenure(tenure.fence, tenure.ends, formers=tenure.formers)
         try:
             await self._host.reload(group, fresh)
         except StoreError as error:

@@ -15,6 +15,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from brokerkm.clock import boot_time
 from brokerkm.errors import StoreError, TransportError, UsageError
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.transport import Outgoing
@@ -168,7 +169,7 @@ class Publisher:
         self._under_way = {key: self._answers.pop(key) for key in list(self._answers)[:CHUNK]}
         answers = [one for one in self._under_way.values() if self._remaining(one.topic) > 0]
         try:
-            await self._publish(answers, min((self._remaining(one.topic) for one in answers), default=math.inf))
+            await self._publish(answers, min((self._until(one.topic) for one in answers), default=math.inf))
         except BaseException:
             self._answers = self._under_way | self._answers
             raise
@@ -182,11 +183,11 @@ class Publisher:
             self._feed.emit(Kind.RETAINED_LOST, group, messages=count)
         chunk = await self._desk.call(self._store.unpublished, group, CHUNK)
         self._tell(group, chunk[0].sequence if chunk else None)
-        if not chunk or (remaining := self._remaining(chunk[0].topic)) <= 0:
+        if not chunk or (until := self._until(chunk[0].topic)) <= boot_time():
             return False
         began = asyncio.get_running_loop().time()
         messages = [Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk]
-        await self._publish(messages, remaining)
+        await self._publish(messages, until)
         seconds = asyncio.get_running_loop().time() - began
         self._feed.emit(Kind.PUBLISHED, group, sequence=chunk[-1].sequence, messages=len(chunk), seconds=seconds)
         await self._desk.call(self._store.mark_published, group, chunk[-1].sequence)
@@ -204,9 +205,15 @@ class Publisher:
             else:
                 self._waiters.setdefault(group, []).append((sequence, future))
 
-    async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
-        """Publish within so many seconds, after which another server may publish on these topics."""
-        messages = [replace(one, retain=one.retain and self._retains(one.topic)) for one in messages]
+    def _until(self, topic: str) -> float:
+        """Return how long this server may publish on a topic, on `boot_time`; a pause in here makes it no later."""
+        now = boot_time()
+        return now + self._remaining(topic)
+
+    async def _publish(self, messages: Sequence[Outgoing], until: float) -> None:
+        """Publish until then, after which another server may publish on these topics."""
+        seconds = until - boot_time()
+        messages = [replace(one, retain=one.retain and self._retains(one.topic), until=until) for one in messages]
         try:
             async with asyncio.timeout(seconds if seconds < math.inf else None):
                 try:

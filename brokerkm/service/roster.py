@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from brokerkm.service.fencing import Tenure
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.routes import Routes
@@ -19,12 +21,14 @@ class Roster:
         groups: those that are led; requests reach them.
         tenures: for how long each of them is.
         served: those of them that commit.
+        holds: says of a group whether nothing may be published for it yet, although it is led.
     """
 
     def __init__(self, routes: Routes) -> None:
         self.groups: Final[dict[str, LiveGroup]] = {}
         self.tenures: Final[dict[str, Tenure]] = {}
         self.served: Final[dict[str, Served]] = {}
+        self.holds: Callable[[str], bool] = lambda _: False
         self._routes: Final = routes
 
     def enter(self, live: LiveGroup, tenure: Tenure) -> None:
@@ -51,7 +55,7 @@ class Roster:
         if route is None:  # of no group: nobody else publishes there
             return math.inf
         tenure = self.tenures.get(route.group)
-        return tenure.remaining() if tenure is not None else -math.inf
+        return -math.inf if tenure is None or self.holds(route.group) else tenure.remaining()
 
     def retains(self, topic: str) -> bool:
         """Return whether the broker is to keep the newest message of a topic.

@@ -12,11 +12,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from brokerkm.clock import boot_time
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.errors import LeaseLostError, StoreError, TransportError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
+from brokerkm.service.expulsion import Expulsion
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.leadership import SoleLeadership
 from brokerkm.service.live import LiveGroup, load_group
@@ -101,13 +103,16 @@ class KeyServer:
         self._tasks: Final = Tasks()
         self._started = False
         self._reception: Reception | None = None
+        self._expulsion: Expulsion | None = None
         self.publisher: Publisher | None = None
         self.requests: Requests | None = None
         if transport is not None:
             roster = self._roster
-            self.publisher = Publisher(
+            self.publisher = publisher = Publisher(
                 transport, self.store, self.desk, self.feed, roster.remaining, retains=roster.retains
             )
+            self._expulsion = expulsion = Expulsion(transport, publisher.wake, publisher.publish_again)
+            roster.holds = expulsion.holds
             self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed, serves=roster.serves)
             self._retained = RetainedBeacons(transport, retained_wait)
             self._reception = Reception(
@@ -219,6 +224,8 @@ class KeyServer:
         lives = [await self._load(name) for name in tenures]
         for live in lives:
             self._roster.enter(live, tenures[live.name])
+            if self._expulsion is not None:
+                self._expulsion.owe(live.name, tenures[live.name].formers)
         try:
             await self._check_retained(lives)
             await self._settle(tenures)
@@ -276,6 +283,11 @@ class KeyServer:
         if live is not None and self.requests is not None:
             await self.requests.handle(live, member, payload)
 
+    def seen(self, live: Collection[str], duration: float) -> None:
+        """Learn which servers are alive, and for how long a lease lasts, in seconds."""
+        if self._expulsion is not None:
+            self._expulsion.seen(live, boot_time(), duration)
+
     def hurry(self, groups: Iterable[str]) -> None:
         """Try at once what had to wait because a lease had run out."""
         for name in groups:
@@ -321,6 +333,8 @@ class KeyServer:
     def _forget(self, group: str) -> None:
         live = self._roster.strike(group)
         self._tasks.forget(f"schedule {group}")
+        if self._expulsion is not None:
+            self._expulsion.forget(group)
         if self.publisher is not None:
             self.publisher.forget(group, live.topics.root)
 
@@ -339,6 +353,8 @@ class KeyServer:
         self._tasks.spawn("reconnection", self._resume(reception.reconnected))
         if self.publisher is not None:
             self._tasks.spawn("publisher", self.publisher.run())
+        if self._expulsion is not None:
+            self._tasks.spawn("expulsion", self._expulsion.run())
         if self.requests is not None:
             self._tasks.spawn("requests", self.requests.intake.run())
             self._tasks.spawn("sightings", self.requests.sightings.run())

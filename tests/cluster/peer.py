@@ -90,7 +90,7 @@ async def serve(database: str, broker: str, lease: float) -> None:
     """Serve until standard input ends."""
     with contextlib.closing(PostgresStore(database, bytes(32), lease)) as store:
         leadership = LeasedLeadership(store, lease)
-        transport = create(broker, Options(role=Role.SERVER))
+        transport = create(broker, Options(role=Role.SERVER, client_id=leadership.me.id))
         server = KeyServer(store, transport, interval=0.2, retained_wait=0.2, broker=broker, leadership=leadership)
         peer = Peer(server, leadership)
         server.feed.listen(peer.tell)
