@@ -73,7 +73,7 @@ def _figures(cases: tuple[str, ...], members: int | None) -> Iterator[Figure]:
     if "storm" in cases:
         yield from _load("server_requests:sync_storm")(sizes["storm"])
     if "flood" in cases:
-        yield from _load("server_requests:refusal_cost")()
+        yield from _load("server_flood:refusal_cost")()
     if "takeover" in cases:
         yield from _load("server_takeover:take_over")()
 

@@ -1,4 +1,4 @@
-"""What requests cost the key server: one that proves nothing, and tens of thousands that ask for keys at once."""
+"""What tens of thousands of members that ask for keys at once cost the key server, and what those get."""
 
 from __future__ import annotations
 
@@ -21,35 +21,22 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.request import Asked, Sync
 from brokerkm.core.wire import NONCE_SIZE, message_type
-from brokerkm.errors import RefusedError
-from brokerkm.service.limits import RequestLimits
 from brokerkm.service.server import KeyServer
 from brokerkm.store.sqlite import SqliteStore
 from brokerkm.transport import Delivery, Options, Role, create
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator
 
     from brokerkm.core.group import Group
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.requests import Requests
     from brokerkm.transport import Transport
 
-REFUSAL_SECONDS: Final = 50e-6
 STORM_BYTES: Final = 300_000_000
-_FLOOD_MEMBERS: Final = 1_000
-_FLOOD: Final = 50_000  # requests
-_LOOKED_AT: Final = 2_000  # requests
-_NO_LIMIT: Final = (1e9, 1e9)
 _BROKER: Final = "memory://bench-requests"
 _RETRY: Final = (2.0, 6.0)  # seconds until a member that has no answer asks again
 _PATIENCE: Final = 600.0  # seconds for a whole storm
-
-
-def refusal_cost() -> list[Figure]:
-    """Return what it costs to refuse a Sync whose MAC does not hold, in a flood and each for itself."""
-    with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(_flood(plant(Path(directory), _FLOOD_MEMBERS)))
 
 
 def sync_storm(members: int) -> list[Figure]:
@@ -63,7 +50,7 @@ def sync_storm(members: int) -> list[Figure]:
 
 
 @contextlib.asynccontextmanager
-async def _served(path: Path) -> AsyncGenerator[tuple[LiveGroup, Requests]]:
+async def served(path: Path) -> AsyncGenerator[tuple[LiveGroup, Requests]]:
     """Serve the only group of a store at a broker in this process."""
     with contextlib.closing(SqliteStore(path)) as store:
         transport = create(_BROKER, Options(role=Role.SERVER))
@@ -71,73 +58,6 @@ async def _served(path: Path) -> AsyncGenerator[tuple[LiveGroup, Requests]]:
             (group,) = server.groups.values()
             assert server.requests is not None  # noqa: S101 - it has a transport
             yield group, server.requests
-
-
-async def _flood(path: Path) -> list[Figure]:
-    async with _served(path) as (group, requests):
-        now, name = int(time.time() * 1000), "device-0000007"
-        forged = [
-            Sync.seal(os.urandom(32), group.name, name, asked=Asked(os.urandom(NONCE_SIZE), now + number, 1), epoch=1)
-            for number in range(_LOOKED_AT)
-        ]
-        flood = await _cpu(group, requests, [forged[number % _LOOKED_AT] for number in range(_FLOOD)], name)
-        requests.limit(RequestLimits(member=_NO_LIMIT, spare=_NO_LIMIT, total=_NO_LIMIT, refusals=(0.0, 0.0)))
-        strange = await _cpu_of_many(group, requests, forged)
-        looked = await _cpu(group, requests, forged, name)
-        if min(requests.refused["bad-mac"], requests.refused["unknown-member"]) < _LOOKED_AT:
-            message = "not every forged request was refused for what it was"
-            raise AssertionError(message)
-        floor = _bare(group.name, name, forged)
-    what = "decoding and one HMAC, bare"
-    return [
-        Figure(
-            case="flood",
-            what="CPU for one of a flood of forged Syncs",
-            value=flood,
-            unit="s",
-            floor=floor,
-            floor_what=what,
-            at_most=REFUSAL_SECONDS,
-        ),
-        Figure(
-            case="flood",
-            what="CPU for one that no rate limit kept off",
-            value=looked,
-            unit="s",
-            floor=floor,
-            floor_what=what,
-            at_most=REFUSAL_SECONDS,
-        ),
-        Figure(case="flood", what="CPU for one under an id of its own, store and all", value=strange, unit="s"),
-    ]
-
-
-async def _cpu(group: LiveGroup, requests: Requests, payloads: Iterable[bytes], member: str) -> float:
-    """Return the CPU seconds of one request, all threads together."""
-    count, began = 0, time.process_time()
-    for payload in payloads:
-        await requests.handle(group, member, payload)
-        count += 1
-    return (time.process_time() - began) / count
-
-
-async def _cpu_of_many(group: LiveGroup, requests: Requests, payloads: list[bytes]) -> float:
-    """Return the same for requests each of which comes under another id that nobody has."""
-    began = time.process_time()
-    for number, payload in enumerate(payloads):
-        await requests.handle(group, f"nobody-{number}", payload)
-    return (time.process_time() - began) / len(payloads)
-
-
-def _bare(group: str, member: str, payloads: list[bytes]) -> float:
-    key = bytes(32)
-
-    def work() -> None:
-        for payload in payloads:
-            with contextlib.suppress(RefusedError):
-                Sync.decode(payload).verify(key, group, member)
-
-    return best_of(3, work)[0] / len(payloads)
 
 
 class _Fleet:
@@ -182,7 +102,7 @@ class _Fleet:
 
 
 async def _storm(path: Path, members: int) -> list[Figure]:
-    async with _served(path) as (group, _):
+    async with served(path) as (group, _):
         transport = create(_BROKER, Options(timeout=_PATIENCE))
         await transport.open()
         fleet = _Fleet(group.group, group.topics.root, members, transport)

@@ -88,9 +88,11 @@ class OnFile:
     def _look(self, askers: Sequence[Asker]) -> Found:
         """Read it all; in the store's thread."""
         found = Found({}, {}, {})
-        for group, member, token in askers:
-            if (group.name, member) not in found.members:
-                found.members[group.name, member] = self._store.member(group.name, member)
+        for name in {one.group.name for one in askers}:
+            members = list(dict.fromkeys(one.member for one in askers if one.group.name == name))
+            known = self._store.known(name, members)
+            found.members.update({(name, member): known.get(member) for member in members})
+        for group, _, token in askers:
             if token is not None and (group.name, token) not in found.tokens:
                 found.tokens[group.name, token] = self._store.token(group.name, token)
         return found

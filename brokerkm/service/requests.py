@@ -174,7 +174,7 @@ class Requests:
             self._count(group, member, error)
             return None
         try:
-            check_time(request.time, self._now(), self._times.get((group.name, member), 0))
+            check_time(request.time, self._now(), 0)
             if not isinstance(request, Join):
                 self._screen(group, member, request)
         except RefusedError as error:
@@ -223,6 +223,9 @@ class Requests:
 
     async def _join(self, group: LiveGroup, member: str, join: Join, found: Found) -> None:
         known = await self._known(group, member, found)
+        token = None if join.token is None else found.tokens.get((group.name, join.token))
+        if join.token is not None and token is None and (known is None or not known.identity):
+            raise RefusedError(Reason.UNKNOWN_TOKEN, "credential")  # a flood is not worth more
         if group.is_leaving(member):
             self._refuse(group, member, join.nonce, RefusalReason.TRY_LATER)
             return
@@ -235,7 +238,6 @@ class Requests:
             return
         gate = await self.registration.gate(group)
         last_time = max(self._last_time(group, member, known), waiting.time if waiting else 0)
-        token = None if join.token is None else found.tokens.get((group.name, join.token))
         who = await gate.prove(member, join, known, token, now=self._now(), last_time=last_time)
         self._remember(group, member, join.time)
         self._feed.emit(Event.JOIN_REQUESTED, group.name, member)

@@ -100,6 +100,11 @@ class MemoryStore:
         """Return what is known of a member id."""
         return self._group(group).members.get(member)
 
+    def known(self, group: str, members: Sequence[str]) -> dict[str, MemberRecord]:
+        """Return what is known of each of these member ids, for those of which anything is."""
+        kept = self._group(group).members
+        return {member: kept[member] for member in members if member in kept}
+
     def member_at(self, group: str, slot: int) -> MemberRecord | None:
         """Return who sits at a slot."""
         found = self._group(group)

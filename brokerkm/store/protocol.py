@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from brokerkm.store.records import (
         AuditEntry,
@@ -66,6 +66,10 @@ class Store(Protocol):
 
     def member(self, group: str, member: str) -> MemberRecord | None:
         """Return what is known of a member id."""
+        ...
+
+    def known(self, group: str, members: Sequence[str]) -> dict[str, MemberRecord]:
+        """Return what is known of each of these member ids, for those of which anything is."""
         ...
 
     def member_at(self, group: str, slot: int) -> MemberRecord | None:

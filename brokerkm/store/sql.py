@@ -16,7 +16,7 @@ from brokerkm.store.sealing import Seals
 from brokerkm.store.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from brokerkm.store.engine import Engine, Session
     from brokerkm.store.records import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _UID_SIZE: Final = 16  # bytes
 _SERVER: Final = 0  # the group_id of the server's own documents
+_AT_ONCE: Final = 64  # members that are looked up in one query
 _SCAN: Final = 4096  # ids that are looked at in one query for those that match a pattern
 
 
@@ -110,6 +111,18 @@ class SqlStore:
     def member(self, group: str, member: str) -> MemberRecord | None:
         """Return what is known of a member id."""
         return self._member(group, "member = ?", member)
+
+    def known(self, group: str, members: Sequence[str]) -> dict[str, MemberRecord]:
+        """Return what is known of each of these member ids, for those of which anything is."""
+        found: list[MemberRecord] = []
+        with self._read(group) as (session, number):
+            for start in range(0, len(members), _AT_ONCE):
+                some = list(members[start : start + _AT_ONCE])
+                size = _AT_ONCE if len(some) > 1 else 1  # two statements, which engines keep prepared
+                some += some[-1:] * (size - len(some))
+                query = f"SELECT {rows.MEMBER} FROM members WHERE group_id = ? AND member IN ({', '.join('?' * size)})"  # noqa: S608 - constants
+                found += [rows.member(row) for row in session.rows(query, number, *some)]
+        return {record.member: record for record in found}
 
     def member_at(self, group: str, slot: int) -> MemberRecord | None:
         """Return who sits at a slot."""

@@ -22,7 +22,7 @@ from brokerkm.service.feed import Kind
 from brokerkm.store import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from brokerkm.core.request import Credential, TokenKey
@@ -228,7 +228,7 @@ async def test_an_eviction_while_a_hook_thinks(server: KeyServer, device: OpenDe
         gate = await registration.gate(group)
         join = Join.decode(pump.member.join(time.time()), group.record.suite)
         record = known(store)
-        who = await gate.prove("pump", join, record, now=join.time, last_time=0)
+        who = await gate.prove("pump", join, record, None, now=join.time, last_time=0)
         registration._grant(group, who, join)
         await eventually(lambda: not group.changes.joins and group.waiting_join("pump") is None)
         assert Status.EVICTED is known(store).status
@@ -464,13 +464,13 @@ async def test_forgeries_do_not_reach_the_store(
     asked = Asked(bytes(16), int(time.time() * 1000) + 1000, 9)
     forged = Sync.seal(bytes(32), "plant", "pump", asked=asked, epoch=1)
     looked_up: list[str] = []
-    real = requests._store.member
+    real = requests._store.known
 
-    def member(group: str, name: str) -> MemberRecord | None:
-        looked_up.append(name)
-        return real(group, name)
+    def known(group: str, names: Sequence[str]) -> dict[str, MemberRecord]:
+        looked_up.extend(names)
+        return real(group, names)
 
-    monkeypatch.setattr(requests._store, "member", member)
+    monkeypatch.setattr(requests._store, "known", known)
     await requests.handle(group, "pump", forged)
     assert (1, []) == (requests.refused["bad-mac"], looked_up)
     await server.admin.rotate("plant")

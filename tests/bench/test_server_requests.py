@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 
-from brokerkm.bench.server_requests import refusal_cost, sync_storm
+from brokerkm.bench.server_flood import refusal_cost
+from brokerkm.bench.server_requests import sync_storm
 
 
 def test_a_forged_request_costs_little() -> None:
-    """It costs the server a few times what decoding and one HMAC cost, even where no rate limit keeps it off.
+    """It costs the server a few times what decoding and one HMAC cost, whatever id it comes under.
 
     The limit in microseconds is `brokerkm bench server`'s: on a machine that runs other tests too it may break.
     """
-    flood, looked_at, strange = refusal_cost()
-    assert flood.at_most == looked_at.at_most == 50e-6
+    flood, *looked_at, signed = refusal_cost()
     assert (flood.ratio or 9) < 2, flood
-    assert (looked_at.ratio or 9) < 5, looked_at
-    assert strange.value > looked_at.value, "an id that was not looked up before costs a look into the store"
+    assert [50e-6] * 4 == [figure.at_most for figure in looked_at]
+    for figure in looked_at:
+        assert (figure.ratio or 9) < 6, figure
+    assert (signed.ratio or 9) < 3, signed
 
 
 def test_a_storm_is_served() -> None:

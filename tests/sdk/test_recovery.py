@@ -315,10 +315,10 @@ async def deafen(yard: Yard, kind: Kind) -> None:
     """Make the server miss all requests of a kind."""
     requests = yard.server.requests
     assert requests is not None
-    handle = requests.handle
+    offer = requests.offer
 
     async def deaf(group: object, member: str, payload: bytes) -> None:
         if message_type(payload) != kind:
-            await handle(group, member, payload)  # type: ignore[arg-type]
+            await offer(group, member, payload)  # type: ignore[arg-type]
 
-    requests.handle = deaf  # type: ignore[method-assign]
+    requests.offer = deaf  # type: ignore[method-assign]

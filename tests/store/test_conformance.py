@@ -271,6 +271,17 @@ def test_who_sits_at_a_slot(store: Store) -> None:
     assert (SEATED, None) == (store.member_at("g", 0), store.member_at("g", 1))
 
 
+def test_many_are_looked_up_at_once(store: Store) -> None:
+    """Who is known is found, in any number, whether asked for once or twice."""
+    many = [replace(LISTED, member=f"m{number}") for number in range(200)]
+    store.write("g", commit(members=[SEATED, *many]))
+    names = [*(record.member for record in many), "nobody", SEATED.member, "m7"]
+    assert {record.member: record for record in (SEATED, *many)} == store.known("g", names)
+    assert {"m7": many[7]} == store.known("g", ["m7"])
+    assert {} == store.known("g", ["nobody"])
+    assert {} == store.known("g", [])
+
+
 def test_members_are_counted_by_status(store: Store) -> None:
     """Every status has its number."""
     store.write("g", commit(members=[SEATED, LISTED, replace(LISTED, member="eve", status=Status.PENDING)]))
