@@ -33,12 +33,14 @@ class Enrollment:
         identity: the device's Ed25519 public key, 32 bytes; empty if it has none yet.
         kem_public: public key that its Welcomes are sealed to; empty if it will ask by Join later.
         nonce: of its Join, 16 bytes; empty if there was none.
+        spares: how many of the root's next keys it is to get with a Welcome that is carried to it as a file.
     """
 
     member: str
     identity: bytes = b""
     kem_public: bytes = b""
     nonce: bytes = b""
+    spares: int = 0
 
 
 class Eviction(NamedTuple):
@@ -67,6 +69,7 @@ class StateChange:
         nodes: by level, the new key of each node that changed; birth 0 for a leaf that was emptied.
         seated: members that joined or were given a new leaf key.
         removed: (member id, slot) of those that are out.
+        spares: the root's next keys that are drawn, oldest first.
     """
 
     epoch: int
@@ -75,6 +78,7 @@ class StateChange:
     nodes: tuple[Mapping[int, NodeKey], ...] = field(repr=False)
     seated: tuple[Seat, ...]
     removed: tuple[tuple[str, int], ...]
+    spares: tuple[bytes, ...] = field(default=(), repr=False)
 
     def pages(self, tree: KeyTree) -> Iterator[tuple[int, int, bytes]]:
         """Yield (level, page number, page) for each page that this change touches; `tree` may or may not have it."""

@@ -8,24 +8,27 @@ duties, as is never preparing two commits of the same epoch on two servers.
 from __future__ import annotations
 
 import heapq
-import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, StateChange
 from brokerkm.core.cover import complete_subtree_cover
 from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Random, Suite, load_signing_key
 from brokerkm.core.directory import Directory, Seats
-from brokerkm.core.handover import MAX_LINKS, Handover, Succession, join_links
+from brokerkm.core.handover import Succession, join_links, succeed
 from brokerkm.core.names import MAX_SLOTS, check_identifier
 from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon
 from brokerkm.core.rekeying import build_rekeys
 from brokerkm.core.renewal import Renewal, Rotation, renew
+from brokerkm.core.seating import make_room, seat_all
+from brokerkm.core.spares import settle
 from brokerkm.core.subgroup import MAX_SUBGROUP_PAYLOAD, SALT_SIZE, Subgroup
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import (
     CERTIFICATE_LIFETIME,
+    MAX_SPARES,
     Certificate,
     NodeKey,
     Recipient,
@@ -54,6 +57,7 @@ class Group:
         beacon_interval: seconds between Beacons, as members are told.
         epoch, time, tree, directory: the state that was stored, for a group that existed before.
         handovers: its earlier hand-overs, each a message of one link, oldest first.
+        spares: the root's next keys, as far as they are drawn, oldest first.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Group:
         tree: KeyTree | None = None,
         directory: Seats | None = None,
         handovers: tuple[bytes, ...] = (),
+        spares: tuple[bytes, ...] = (),
     ) -> None:
         self.name: Final = check_identifier(name, "group")
         self.suite: Final = suite
@@ -80,6 +85,7 @@ class Group:
         self.tree: Final = tree or KeyTree(degree)
         self.directory: Final = Directory() if directory is None else directory
         self.handovers = handovers
+        self.spares = spares
         self._key = load_signing_key(signing_seed)
         self._pending: dict[str, Enrollment | Eviction] = {}
         self._rotations: set[Rotation] = set()
@@ -113,14 +119,7 @@ class Group:
         Raises:
             UsageError: the key is the group's already, or was before.
         """
-        new, time = load_signing_key(new_seed).public_key().public_bytes_raw(), self._clock(now)
-        before = [link.key for handover in self.handovers for link in Handover.decode(handover).links]
-        if new in (self.server_key, *before):
-            message = f"group {self.name}: the new server key was in use before: draw another"
-            raise UsageError(message)
-        link = Handover((Handover.sign(self._key, self.name, new, time),)).encode()
-        handovers = (*self.handovers, link)[-MAX_LINKS:]
-        return Succession(new_seed, time, handovers, join_links(handovers))
+        return succeed(self._key, self.name, self.handovers, new_seed, self._clock(now))
 
     def apply_handover(self, succession: Succession) -> None:
         """Sign by the new key from now on: the next Beacon shows members that there is one."""
@@ -137,10 +136,14 @@ class Group:
         """Queue a join; for one who is a member already, also if its eviction waits, a new leaf key at the same slot.
 
         Raises:
-            UsageError: the id is malformed, the group is full, or it certifies senders and there is no key to certify.
+            UsageError: the id is malformed, the group is full, a sender has no key to certify, or there are to be more
+                spares than a group keeps.
             RefusedError: the KEM public key is not one of the group's suite.
         """
         check_identifier(enrollment.member, "member")
+        if not 0 <= enrollment.spares <= MAX_SPARES:
+            message = f"a group keeps 0 to {MAX_SPARES} spare keys, not {enrollment.spares}"
+            raise UsageError(message)
         if enrollment.kem_public:
             self.suite.check_public(enrollment.kem_public)
             if self.policy.source_authentication and len(enrollment.identity) != PUBLIC_KEY_SIZE:
@@ -232,20 +235,29 @@ class Group:
             for change in changes
             if isinstance(change, Eviction) and (slot := self.directory.slot(change.member)) is not None
         )
-        seats = self._seat([change for change in changes if isinstance(change, Enrollment)], removed)
-        refreshed = [seat.slot for seat in seats if seat.refreshed]
+        enrollments = [change for change in changes if isinstance(change, Enrollment)]
+        seats = seat_all(self.tree, self.directory, enrollments, removed)
+        refreshed = [one.slot for one in seats if one.refreshed]
         if self._jump and len(removed) + len(refreshed) != self.tree.count:
             message = f"group {self.name} recovers: each of its members needs a new leaf key, or has to go"
             raise UsageError(message)
         epoch, time = self._jump or self.epoch + 1, self._clock(now)
-        height = self._make_room(seats)
+        height = make_room(self.tree, seats)
         renewal = renew(
             self.tree,
             epoch,
             height,
             emptied=[*(slot for _, slot in removed), *refreshed],
-            seated=[seat.slot for seat in seats],
+            seated=[one.slot for one in seats],
             rotations=self._rotations,
+            random=random,
+        )
+        spares = settle(
+            self.spares,
+            renewal,
+            epoch,
+            shuts_out=bool(removed or refreshed or self._jump) or any(map(self._is_thorough, self._rotations)),
+            wanted=max((one.spares for one in enrollments), default=0),
             random=random,
         )
         rekeys = build_rekeys(self.tree, renewal, epoch, self.name, self._key)
@@ -254,7 +266,7 @@ class Group:
         goodbyes = tuple((change.member, goodbye) for change, goodbye in zip(evicted, sealed, strict=True))
         root = renewal.nodes[height].get(0) or self.tree.get(height, 0)
         beacon = self._beacon(epoch, height, root, time)
-        change = StateChange(epoch, height, time, renewal.nodes, seats, removed)
+        change = StateChange(epoch, height, time, renewal.nodes, seats, removed, spares)
         served = frozenset([*changes, *self._rotations])
         return Commit(rekeys, beacon, self._welcomes(seats, renewal, change, seal_many), goodbyes, change, served)
 
@@ -283,7 +295,7 @@ class Group:
             tree.set(level, nodes)
         tree.count_members([slot for _, slot in change.removed], -1)
         tree.count_members([seat.slot for seat in new], 1)
-        self.epoch, self.time = change.epoch, max(self.time, change.time)
+        self.epoch, self.time, self.spares = change.epoch, max(self.time, change.time), change.spares
         self._pending = {member: waiting for member, waiting in self._pending.items() if waiting not in commit.served}
         self._rotations -= commit.served
         self._jump = 0
@@ -300,7 +312,7 @@ class Group:
         return self._beacon(self.epoch, self.tree.height, self.tree.get(self.tree.height, 0), self.time)
 
     def welcome(self, enrollment: Enrollment, now: float, slot: int | None = None) -> bytes:
-        """Return a Welcome of the current keys for a member, as the answer to its Sync.
+        """Return a Welcome of the current keys for a member, and as many spares as it is to have.
 
         Args:
             slot: the member's, from a caller that knows it already.
@@ -316,6 +328,7 @@ class Group:
         self.time = self._clock(now)  # a member takes each Welcome once, by its time
         leaf, path = self.tree.get(0, slot), self.tree.path(slot)
         secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, self.time)
+        secrets = replace(secrets, spares=self.spares[: enrollment.spares])
         return Welcome.seal(self._key, self.suite, self.name, _recipient(enrollment), secrets)
 
     def refusal(self, member: str, nonce: bytes, reason: RefusalReason, now: float) -> bytes:
@@ -367,25 +380,9 @@ class Group:
         """Return the group's time for something new: ms since 1970, never the same twice, never back."""
         return max(int(now * 1000), self.time + 1)
 
-    def _seat(self, enrollments: list[Enrollment], removed: tuple[tuple[str, int], ...]) -> tuple[Seat, ...]:
-        """Give each enrollment a slot: its own if it has one, else the lowest that is free after the removals."""
-        freed = sorted(slot for _, slot in removed)
-        free = itertools.chain(heapq.merge(_ascending(self.tree.free), freed), itertools.count(self.tree.used))
-        return tuple(
-            Seat(next(free), enrollment)
-            if (slot := self.directory.slot(enrollment.member)) is None
-            else Seat(slot, enrollment, refreshed=True)
-            for enrollment in enrollments
-        )
-
-    def _make_room(self, seats: tuple[Seat, ...]) -> int:
-        """Extend the tree's arrays for `seats`, which changes nothing else, and return the height it then has."""
-        slots = max((seat.slot + 1 for seat in seats), default=0)
-        height = self.tree.height
-        while slots > self.tree.degree**height:
-            height += 1
-        self.tree.extend(height, max(slots, self.tree.used))
-        return height
+    def _is_thorough(self, rotation: Rotation) -> bool:
+        """Return whether a rotation is for more than the root: keys, spares among them, may have leaked."""
+        return rotation.deep or rotation.level < self.tree.height
 
     def _beacon(self, epoch: int, height: int, root: NodeKey, time: int) -> bytes:
         at = (epoch, height, root.birth, root.step)
@@ -418,14 +415,3 @@ class Group:
 
 def _recipient(enrollment: Enrollment) -> Recipient:
     return Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)
-
-
-def _ascending(heap: list[int]) -> Iterator[int]:
-    """Yield the elements of `heap` in order and leave it as it is; the first k cost k log k."""
-    candidates = [(heap[0], 0)] if heap else []
-    while candidates:
-        value, at = heapq.heappop(candidates)
-        yield value
-        for child in (2 * at + 1, 2 * at + 2):
-            if child < len(heap):
-                heapq.heappush(candidates, (heap[child], child))

@@ -12,10 +12,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
 
-from brokerkm.core.crypto import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, check_signature, labelled, load_verify_key
+from brokerkm.core.crypto import (
+    PUBLIC_KEY_SIZE,
+    SIGNATURE_SIZE,
+    check_signature,
+    labelled,
+    load_signing_key,
+    load_verify_key,
+)
 from brokerkm.core.messages import Kind
 from brokerkm.core.wire import VERSION, array, binary, open_message, pack, uint
-from brokerkm.errors import Reason, RefusedError
+from brokerkm.errors import Reason, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -92,6 +99,22 @@ class Succession:
     time: int
     handovers: tuple[bytes, ...]
     message: bytes
+
+
+def succeed(old: Ed25519PrivateKey, group: str, handovers: tuple[bytes, ...], new_seed: bytes, time: int) -> Succession:
+    """Return what a group becomes by the link from the key `old` to that of `new_seed`.
+
+    Raises:
+        UsageError: the key is the group's already, or was before.
+    """
+    new = load_signing_key(new_seed).public_key().public_bytes_raw()
+    before = [link.key for handover in handovers for link in Handover.decode(handover).links]
+    if new in (old.public_key().public_bytes_raw(), *before):
+        message = f"group {group}: the new server key was in use before: draw another"
+        raise UsageError(message)
+    link = Handover((Handover.sign(old, group, new, time),)).encode()
+    kept = (*handovers, link)[-MAX_LINKS:]
+    return Succession(new_seed, time, kept, join_links(kept))
 
 
 def join_links(handovers: tuple[bytes, ...]) -> bytes:

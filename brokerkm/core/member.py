@@ -140,6 +140,11 @@ class Member:
         return None if self._memory.path is None else self._memory.path.slot
 
     @property
+    def spares(self) -> int:
+        """How many of the root's next keys the member has, to receive by when it gets no Rekey."""
+        return len(self._memory.spares)
+
+    @property
     def certificate_expiry(self) -> float | None:
         """When the sender certificate ends, in seconds since 1970.
 

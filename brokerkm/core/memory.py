@@ -6,7 +6,7 @@ The format is brokerkm's own and versioned; it is not part of the wire contract.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, Suite
 from brokerkm.core.data import SALT_SIZE
@@ -16,11 +16,12 @@ from brokerkm.core.opener import WINDOW
 from brokerkm.core.path import KeyPath
 from brokerkm.core.policy import Policy
 from brokerkm.core.state import State, Step, after
-from brokerkm.core.welcome import Certificate, NodeKey
+from brokerkm.core.welcome import MAX_SPARES, Certificate, NodeKey
 from brokerkm.core.wire import NONCE_SIZE, array, binary, check_canonical, identifier, pack, text, uint, unpack_array
 from brokerkm.errors import Reason, RefusedError, UsageError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+_FORMER: Final = 2  # had no spares
 _MAGIC: Final = "brokerkm member"
 MAX_SIZE: Final = 64 * 1024 * 1024  # bytes; replay windows of 65,536 senders
 MAX_NONCES: Final = 4  # requests that may be under way at once
@@ -29,7 +30,7 @@ _OFFSET_BASE: Final = 1 << 62  # makes a clock offset an unsigned integer
 
 
 TrafficKey: TypeAlias = tuple[int, int, bytes, float | None]  # birth, step, TEK, expiry in seconds since 1970
-SavedWindow: TypeAlias = tuple[int, str, bytes, int, int]  # birth, sender, salt, top, mask
+SavedWindow: TypeAlias = tuple[int, str, bytes, int, int]  # birth (negative: of a spare), sender, salt, top, mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Memory:
     state: State = State.NEW
     epoch: int = 0
     path: KeyPath | None = field(default=None, repr=False)
+    spares: dict[int, bytes] = field(default_factory=dict[int, bytes], repr=False)  # by number
     policy: Policy = field(default_factory=Policy)
     policy_at: tuple[int, int] = (0, 0)  # epoch and time of the word of the server's that it came with
     algorithm_until: float | None = None  # seconds; while Data sealed by the other algorithm is accepted too
@@ -100,9 +102,8 @@ class Memory:
             keys = [tuple(key) for key in (self.path.leaf, *self.path.keys)]
             path = (self.path.slot, self.path.degree, keys)
         traffic = [(birth, step, key, _ms(expiry)) for birth, step, key, expiry in self.traffic_keys]
-        windows = [
-            (*source, top, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0")) for *source, top, mask in self.windows
-        ]
+        windows = [window for window in self.windows if window[0] >= 0]
+        unsure = [(-1 - origin, *rest) for origin, *rest in self.windows if origin < 0]
         return pack(
             (
                 _MAGIC,
@@ -117,9 +118,10 @@ class Memory:
                 (self.policy.fields, *self.policy_at, _ms(self.algorithm_until), _ms(self.source_until)),
                 self.certificate and self.certificate.fields,
                 traffic,
-                windows,
+                [_pack_window(window) for window in windows],
                 [(*node, time) for node, time in self.subgroup_times.items()],
                 (self.server_key, self.former_keys),
+                (list(self.spares.items()), [_pack_window(window) for window in unsure]),
             )
         )
 
@@ -133,13 +135,15 @@ class Memory:
         fields = unpack_array(data, MAX_SIZE)
         if fields[:1] != [_MAGIC]:
             raise RefusedError(Reason.WRONG_MESSAGE, "state", "not the state of a brokerkm member")
-        if fields[1:2] != [FORMAT]:
+        if fields[1:2] not in ([FORMAT], [_FORMER]):
             raise RefusedError(Reason.WRONG_VERSION, "state.format", f"this version knows format {FORMAT}")
         check_canonical(fields, data)
+        if fields[1] == _FORMER:
+            fields.append([list[object](), list[object]()])
         _, _, profile, secrets, nonces, progress, asked, clock, path, policy, certificate, traffic, *rest = array(
-            fields, "state", 15
+            fields, "state", 16
         )
-        windows, times, trust = rest
+        windows, times, trust, reserve = rest
         identity, kem, join = array(secrets, "state.secrets", 3)
         join_nonces, sync_nonces, refused_nonces = map(_nonces, array(nonces, "state.nonces", 3))
         state, epoch, welcome_time, beacon_epoch, beacon_time = array(progress, "state.progress", 5)
@@ -148,6 +152,7 @@ class Memory:
         policy, policy_epoch, policy_time, algorithm_until, source_until = array(policy, "state.policy", 5)
         known = _profile(profile)
         server_key, former_keys = array(trust, "state.trust", 2)
+        spares, unsure = array(reserve, "state.reserve", 2)
         memory = cls(
             profile=known,
             identity_seed=binary(identity, "state.identity", KEY_SIZE),
@@ -175,7 +180,11 @@ class Memory:
             clock_offset=uint(offset, "state.clock_offset") - _OFFSET_BASE,
             heard=uint(heard, "state.heard") / 1000,
             traffic_keys=[_traffic_key(item) for item in array(traffic, "state.traffic")],
-            windows=[_window(item) for item in array(windows, "state.windows")],
+            windows=[
+                *(_window(item) for item in array(windows, "state.windows")),
+                *((-1 - it[0], *it[1:]) for it in map(_window, array(unsure, "state.windows"))),
+            ],
+            spares=dict(_spare(item) for item in array(spares, "state.spares")),
             subgroup_times=dict(_subgroup_time(item) for item in array(times, "state.subgroup_times")),
         )
         if (memory.path is None) == (memory.state in {State.ACTIVE, State.STALE}):
@@ -254,6 +263,16 @@ def _traffic_key(value: object) -> TrafficKey:
         binary(key, "state.traffic", KEY_SIZE),
         _seconds(expiry, "state.traffic"),
     )
+
+
+def _spare(value: object) -> tuple[int, bytes]:
+    number, key = array(value, "state.spares", 2)
+    return uint(number, "state.spares", MAX_SPARES - 1), binary(key, "state.spares", KEY_SIZE)
+
+
+def _pack_window(window: tuple[Any, ...]) -> tuple[object, ...]:
+    *source, mask = window
+    return (*source, mask.to_bytes(_MASK_SIZE, "big").lstrip(b"\0"))
 
 
 def _window(value: object) -> SavedWindow:

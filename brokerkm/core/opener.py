@@ -78,7 +78,8 @@ class Opener:
         algorithm: that the policy names.
         lenient: the other one is accepted too.
         clock_offset: ms that the server's clock is ahead.
-        windows: by birth of the root, sender and salt.
+        windows: by birth of the root, sender and salt; where the root's birth is not certain, by what stands for it,
+            which is negative.
     """
 
     __slots__ = (
@@ -135,8 +136,15 @@ class Opener:
             self._expiries.pop(version, None)
         self._sources = {key: source for key, source in self._sources.items() if key[:2] not in versions}
         births = {birth for birth, _ in self._teks}
-        for name in [name for name in self.windows if name[0] not in births]:
+        for name in [name for name in self.windows if name[0] >= 0 and name[0] not in births]:
             del self.windows[name]
+
+    def rename(self, origin: int, birth: int | None) -> None:
+        """Take what was seen under `origin` for seen under the root of `birth`; forget it if that is None."""
+        for name in [name for name in self.windows if name[0] == origin]:
+            window = self.windows.pop(name)
+            if birth is not None:
+                self.windows[birth, *name[1:]] = window
 
     def retire(self, expiry: float) -> None:
         """Accept what is current until `expiry` only."""
@@ -194,9 +202,22 @@ class Opener:
         return MessageReceived(topic, sender, plaintext, birth)
 
     def open(
-        self, data: Data, topic: str, now: float, *, signed: bool, tek: bytes | None = None
+        self,
+        data: Data,
+        topic: str,
+        now: float,
+        *,
+        signed: bool,
+        tek: bytes | None = None,
+        origin: int | None = None,
     ) -> MessageReceived | None:
         """Open a message under `tek`, or else under the accepted one that it names; remember its sender and counter.
+
+        Args:
+            data, topic, now: the message, whence it came and when.
+            signed: it has to be.
+            tek: of a root that its birth and step may be those of.
+            origin: stands for its birth, which is then not to be believed.
 
         Returns:
             The message, or None if it is genuine but sealed by an algorithm that is not accepted: its sender may know a
@@ -206,7 +227,7 @@ class Opener:
             RefusedError: replay, bad-seal, not-signed, bad-signature or wrong-time; nothing is remembered then.
         """
         header = data.header
-        key, name = header[:4], (header.birth, header.sender, header.salt)
+        key, name = header[:4], (header.birth if origin is None else origin, header.sender, header.salt)
         source, window = self._sources.get(key), self.windows.get(name)
         context = self._contexts.get(topic) or data_context(self._group, topic)
         algorithm = source.algorithm if source else self.algorithm
@@ -226,7 +247,7 @@ class Opener:
             window = self._new_window(name)
         if not window.take(header.counter):
             raise RefusedError(Reason.REPLAY, "counter")
-        if source is None:
+        if source is None and origin is None:
             head = encode_header(Header(*key, 0), signed=False)[:-1]  # all but the counter
             self._sources[key] = _Source(algorithm, cipher, head, window)
             self.windows.move_to_end(name)

@@ -187,6 +187,7 @@ class Reception:
             self._memory.version += 1
             if path.root.birth != before.birth:
                 events.append(Rekeyed(path.root.birth))
+                self._traffic.reserve.follow(path.root)
             events += self._traffic.use(path.root, now)
         events += self._catch_up.settle(path, now)
         self._acknowledgement.expect(now)
@@ -198,7 +199,7 @@ class Reception:
         seed = self._requester.seed_for(welcome.nonce)
         welcome.verify(self._trust.key, *names)
         secrets = welcome.open(memory.profile.suite, seed, *names)
-        leaf_birth = memory.path.leaf.birth if memory.path else 0
+        leaf_birth, root_birth = (memory.path.leaf.birth, memory.path.root.birth) if memory.path else (0, 0)
         if secrets.epoch < memory.epoch or secrets.leaf.birth < leaf_birth or secrets.time <= memory.welcome_time:
             return []  # overtaken by a Rekey, or replayed
         joined = memory.state is State.JOINING
@@ -206,6 +207,10 @@ class Reception:
         sent = self._requester.welcomed(welcome.nonce, now)
         memory.path = KeyPath(secrets.slot, secrets.degree, secrets.leaf, list(secrets.path))
         memory.epoch, memory.certificate = secrets.epoch, secrets.certificate or memory.certificate
+        if secrets.spares:
+            self._traffic.reserve.replace(secrets.spares)
+        elif memory.path.root.birth != root_birth:
+            self._traffic.reserve.follow(memory.path.root)
         # A broker that kept it back for long must not set the clock back with it: old Beacons would look new.
         heard = min(now, sent + secrets.policy.max_silence)
         memory.welcome_time, memory.clock_offset = secrets.time, secrets.time - int(heard * 1000)

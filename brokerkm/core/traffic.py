@@ -15,6 +15,7 @@ from brokerkm.core.crypto import ratchet
 from brokerkm.core.data import Data, Sealer, traffic_key
 from brokerkm.core.events import Dropped
 from brokerkm.core.opener import Opener
+from brokerkm.core.reserve import MAX_AHEAD, Reserve
 from brokerkm.core.welcome import NodeKey
 from brokerkm.errors import Reason, RefusedError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from brokerkm.core.memory import Memory
     from brokerkm.core.trust import Trust
 
-MAX_AHEAD: Final = 1024  # steps that a receiver ratchets a copy of its root; protocol.md section 5
 MAX_HELD: Final = 256  # messages that wait for a Rekey or a Beacon
 MAX_HELD_SIZE: Final = 1 << 20  # bytes that they have together
 
@@ -57,6 +57,7 @@ class Traffic:
         self._sealer: Final = Sealer(profile.group, profile.member, salt, profile.prefix + "/")
         self._sealer.identity = identity
         self.opener: Final = Opener(profile.group, trust.check_certificate)
+        self.reserve: Final = Reserve(memory, self.opener)
         self._root = NodeKey(b"", 0, 0)
         self._ahead: list[bytes] = []  # root keys of the steps after the root's, as far as they were needed
         self._held: deque[_Held] = deque()
@@ -98,6 +99,7 @@ class Traffic:
         self._held.clear()
         self._held_size = 0
         self._ahead.clear()
+        self.reserve.replace(())
         self._root = NodeKey(b"", 0, 0)
 
     @property
@@ -119,7 +121,7 @@ class Traffic:
         if (header.birth, header.step) in self.opener:
             message = self.opener.open(data, topic, now, signed=self._is_signed)
         elif header.birth > self._root.birth:
-            return self._hold(_Held(deadline, header.birth, topic, payload, Reason.WRONG_BIRTH))
+            return self._receive_newer(data, _Held(deadline, header.birth, topic, payload, Reason.WRONG_BIRTH), now)
         elif header.birth < self._root.birth or header.step < self._root.step:
             raise RefusedError(Reason.OLD, "birth")
         else:
@@ -127,6 +129,14 @@ class Traffic:
         if message is None:
             return self._hold(_Held(deadline, header.birth, topic, payload, Reason.BAD_SEAL))
         return [message]
+
+    def _receive_newer(self, data: Data, held: _Held, now: float) -> list[Event]:
+        """Open a message of a newer root by one of the spares, and what has waited for the same; or keep it."""
+        is_known = held.birth in self.reserve
+        message = self.reserve.open(data, held.topic, now, signed=self._is_signed)
+        if message is None:
+            return self._hold(held)
+        return [message] if is_known else [message, *self._retry(now)]
 
     def _open_ahead(self, data: Data, topic: str, now: float) -> MessageReceived | None:
         """Open a message of a later step of the root; a copy is kept of what is derived, so that it is derived once."""
@@ -162,7 +172,7 @@ class Traffic:
         self._held_size = 0
         events: list[Event] = []
         for held in waiting:
-            if held.birth > self._root.birth:
+            if held.birth > self._root.birth and held.birth not in self.reserve:
                 events += self._hold(held)
                 continue
             try:

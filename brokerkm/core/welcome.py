@@ -44,6 +44,8 @@ class NodeKey(NamedTuple):
         return f"NodeKey(birth={self.birth}, step={self.step})"
 
 
+MAX_SPARES: Final = 32  # of the root's next keys that a group has drawn; a month of daily rotations
+_LENGTHS: Final = (8, 9)  # elements of the sealed part: without and with spares
 CERTIFICATE_LIFETIME: Final = 24 * 3600 * 1000  # ms; renewed by every Welcome
 
 
@@ -89,7 +91,8 @@ class Certificate:
 class WelcomeSecrets:
     """The sealed part of a Welcome: all that a member needs to take part.
 
-    `time` is the server's, ms since 1970; `path` has one key for each level from 1 to the height.
+    `time` is the server's, ms since 1970; `path` has one key for each level from 1 to the height; `spares`
+    are the root's next keys, oldest first, for a device that may be out of reach when they come.
     """
 
     epoch: int
@@ -100,20 +103,24 @@ class WelcomeSecrets:
     path: tuple[NodeKey, ...]
     policy: Policy
     certificate: Certificate | None
+    spares: tuple[bytes, ...] = field(default=(), repr=False)
 
     def encode(self) -> bytes:
         """Return the bytes to seal."""
         path = [(node.birth, node.step, node.key) for node in self.path]
         certificate = self.certificate and self.certificate.fields
         leaf = (self.leaf.birth, self.leaf.key)
-        return pack((self.epoch, self.time, self.slot, self.degree, leaf, path, self.policy.fields, certificate))
+        fields = (self.epoch, self.time, self.slot, self.degree, leaf, path, self.policy.fields, certificate)
+        return pack((*fields, self.spares) if self.spares else fields)
 
     @classmethod
     def decode(cls, plaintext: bytes) -> Self:
         """Return what was sealed; raises `RefusedError`."""
         fields = unpack_array(plaintext)
         check_canonical(fields, plaintext)
-        epoch, time, slot, degree, leaf, path, policy, certificate = array(fields, "sealed", 8)
+        if len(fields) not in _LENGTHS:
+            raise RefusedError(Reason.WRONG_LENGTH, "sealed")
+        epoch, time, slot, degree, leaf, path, policy, certificate, *spares = fields
         degree = uint(degree, "degree", MAX_DEGREE, 2)
         nodes = array(path, "path")
         if not 1 <= len(nodes) <= MAX_LEVEL:
@@ -132,6 +139,7 @@ class WelcomeSecrets:
             tuple(_path_key(node, epoch) for node in nodes),
             Policy.from_fields(policy),
             None if certificate is None else Certificate.from_fields(certificate),
+            _spares(spares[0]) if spares else (),
         )
 
 
@@ -140,6 +148,13 @@ def _path_key(value: object, epoch: int) -> NodeKey:
     return NodeKey(
         binary(key, "path.key", KEY_SIZE), uint(birth, "path.birth", epoch, 1), uint(step, "path.step", MAX_STEP)
     )
+
+
+def _spares(value: object) -> tuple[bytes, ...]:
+    spares = array(value, "spares")
+    if not 1 <= len(spares) <= MAX_SPARES:
+        raise RefusedError(Reason.WRONG_LENGTH, "spares")
+    return tuple(binary(spare, "spares", KEY_SIZE) for spare in spares)
 
 
 class Recipient(NamedTuple):

@@ -157,7 +157,8 @@ def test_flipped_bits_crash_nothing(state: State, prepare: Callable[[World], Non
 
 
 SAVED: list[Any] = msgpack.unpackb(state_of(active, policy=Policy(source_authentication=True))[1].dump())
-PROFILE, SECRETS, NONCES, PROGRESS, ASKED, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, TIMES, TRUST = SAVED[2:]
+PROFILE, SECRETS, NONCES, PROGRESS, ASKED, CLOCK, PATH, POLICY, CERTIFICATE, TRAFFIC, WINDOWS, TIMES, *REST = SAVED[2:]
+TRUST, RESERVE = REST
 KEY = b"k" * 32
 
 
@@ -216,6 +217,11 @@ KEY = b"k" * 32
         (14, replaced(TRUST, 1, [[KEY]]), Reason.WRONG_LENGTH, "state.former_keys"),
         (14, replaced(TRUST, 1, [[KEY[1:], 1]]), Reason.WRONG_LENGTH, "state.former_keys"),
         (14, replaced(TRUST, 1, [[KEY, -1]]), Reason.OUT_OF_RANGE, "state.former_keys"),
+        (15, RESERVE[:1], Reason.WRONG_LENGTH, "state.reserve"),
+        (15, [[[0, KEY, 0]], []], Reason.WRONG_LENGTH, "state.spares"),
+        (15, [[[32, KEY]], []], Reason.OUT_OF_RANGE, "state.spares"),
+        (15, [[[0, KEY[1:]]], []], Reason.WRONG_LENGTH, "state.spares"),
+        (15, [[], [[-1, "b", bytes(8), 0, b""]]], Reason.OUT_OF_RANGE, "state.windows"),
     ],
 )
 def test_malformed_state_is_refused(place: int, value: object, reason: Reason, field: str) -> None:
@@ -225,11 +231,17 @@ def test_malformed_state_is_refused(place: int, value: object, reason: Reason, f
 
 
 def test_state_of_another_length_is_refused() -> None:
-    """A state has fifteen parts, in their shortest encoding."""
+    """A state has sixteen parts, in their shortest encoding."""
     with refused(Reason.WRONG_LENGTH, "state"):
         Memory.decode(msgpack.packb(SAVED[:-1]))
     with refused(Reason.NOT_CANONICAL, "message"):
-        Memory.decode(b"\xdc\x00\x0f" + msgpack.packb(SAVED)[1:])
+        Memory.decode(b"\xdd\x00\x00\x00\x10" + msgpack.packb(SAVED)[3:])
+
+
+def test_state_of_before_there_were_spares_is_read() -> None:
+    """A device that is updated goes on from what the program before has saved."""
+    before = [SAVED[0], 2, *SAVED[2:15]]
+    assert msgpack.packb(SAVED) == Memory.decode(msgpack.packb(before)).encode()
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x90", b"not a state", b"\x80", b"\x91\xc0"])

@@ -11,9 +11,10 @@ from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.core.rekeying import build_rekeys
 from brokerkm.core.renewal import Rotation, renew
+from brokerkm.core.spares import settle
 from brokerkm.core.tree import KeyTree
 from brokerkm.core.welcome import NodeKey
-from schemas.material import SERVER_SEED, Stream
+from schemas.material import SERVER_SEED, Stream, hexed
 
 if TYPE_CHECKING:
     from schemas.material import Fields, Json
@@ -69,6 +70,13 @@ def commit(given: dict[str, Any]) -> Fields:
         rotations=[Rotation(*rotation) for rotation in given["rotations"]],
         random=draw,
     )
+    spared: Fields = {}
+    if "spares" in given:
+        root_alone = all(rotation == [tree.height, 0, False] for rotation in given["rotations"])
+        before = tuple(bytes.fromhex(spare) for spare in given["spares"])
+        shuts_out = bool(given["emptied"]) or not root_alone
+        after = settle(before, renewal, given["epoch"], shuts_out=shuts_out, wanted=given["spares_wanted"], random=draw)
+        spared = {"spares": hexed(after)}
     assert at == len(random)
     key = load_signing_key(bytes.fromhex(given["server_seed"]))
     topics = Topics(given["group"])
@@ -85,6 +93,7 @@ def commit(given: dict[str, Any]) -> Fields:
             {"topic": topics.node(rekey.level, rekey.index), "payload": rekey.payload.hex()}
             for rekey in build_rekeys(tree, renewal, given["epoch"], given["group"], key)
         ],
+        **spared,
     }
 
 

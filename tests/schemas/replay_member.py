@@ -47,6 +47,7 @@ def load(it: dict[str, Any]) -> Member:
         epoch=it["epoch"],
         path=path,
         policy=Policy.from_fields(it["policy"]),
+        spares=dict(enumerate(bytes.fromhex(spare) for spare in it.get("spares", ()))),
         heard=it["now"],
     )
     return Member.load(memory.encode(), Stream("member"), it["now"])

@@ -190,6 +190,7 @@ def _open_welcome(given: dict[str, Any], payload: bytes) -> Fields:
     it = Welcome.decode(payload)
     it.verify(load_verify_key(raw(given["server_key"]), "server_key"), *_names(given))
     sealed = it.open(Suite(given["suite"]), raw(given["kem_seed"]), *_names(given))
+    spares: Fields = {"spares": hexed(sealed.spares)} if sealed.spares else {}
     return {
         "nonce": it.nonce.hex(),
         "epoch": sealed.epoch,
@@ -200,6 +201,7 @@ def _open_welcome(given: dict[str, Any], payload: bytes) -> Fields:
         "path": [[node.birth, node.step, node.key.hex()] for node in sealed.path],
         "policy": hexed(sealed.policy.fields),
         "certificate": hexed(sealed.certificate and sealed.certificate.fields),
+        **spares,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from brokerkm.core.commit import Enrollment
@@ -108,6 +108,15 @@ class Session:
         self.record("welcome-sealed", secrets.encode())
         member.receive(self.topics.member(name), payload, self.now)
 
+    def carry(self, name: str) -> None:
+        """Note what is sealed in a Welcome with a spare for one who is there, as it would be carried by file."""
+        self.group.spares = (self.draw(32),)
+        known = self.enrolled[name]
+        payload = self.group.welcome(replace(known, spares=1), self.now)
+        seed = self.members[name]._requester.seed_for(known.nonce)
+        sealed = Welcome.decode(payload).open(self.suite, seed, GROUP, name)
+        self.record("welcome-sealed-with-spares", sealed.encode())
+
     def sync(self, name: str) -> None:
         """Let one member ask for the current keys, and grant it."""
         member = self.members[name]
@@ -149,6 +158,7 @@ class Session:
             self.hand_over(turn)
             self.commit()
             self.talk()
+            self.carry(min(self.members))
             self.ask(self._random.choice(sorted(self.members)))
         for number in range(crowd):
             self.group.enroll(Enrollment(f"x{number}"))

@@ -192,6 +192,7 @@ def test_welcomes(name: str) -> None:
     assert [sealed[4][0], sealed[4][1].hex()] == expect["leaf"]
     assert [[birth, step, key.hex()] for birth, step, key in sealed[5]] == expect["path"]
     assert sealed[6] == expect["policy"]
+    assert [spare.hex() for spares in sealed[8:] for spare in spares] == expect.get("spares", [])
     if sealed[7] is not None:
         identity, expiry, signature = sealed[7]
         signed = reference.labelled("brokerkm v1 certificate", *names, identity, expiry)

@@ -8,7 +8,7 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.group import Group
 from brokerkm.core.messages import MAX_STEP
 from brokerkm.core.renewal import Rotation, renew
-from schemas.material import GROUP, SERVER_SEED, Fields, Json, Stream, Vector
+from schemas.material import GROUP, SERVER_SEED, Fields, Json, Stream, Vector, draw
 from schemas.replay import run
 from schemas.replay_group import dump_tree, load_tree
 
@@ -61,6 +61,7 @@ def _small() -> Iterator[Vector]:
         "rotate-subtree": ("Node (2, 1), all below it and the root.", _group(8, 2), {"rotations": [[2, 1, True]]}),
         "rotate-all": ("Every inner node.", _group(5, 2), {"rotations": [[3, 0, True]]}),
     }
+    cases |= _spares()
     for name, (description, group, changes) in cases.items():
         vector = commit(group, **changes)
         yield Vector(f"commit-{name}", description, "commit", vector.input, vector.expect)
@@ -69,6 +70,44 @@ def _small() -> Iterator[Vector]:
     vector = commit(group, seated=[7])
     description = "A node that was ratcheted 65,535 times is drawn anew, with all above it, at the next join."
     yield Vector("commit-step-bound", description, "commit", vector.input, vector.expect)
+
+
+def _spares() -> dict[str, tuple[str, Group, dict[str, Any]]]:
+    two = [draw(f"spare {number}", 32).hex() for number in range(2)]
+    root: dict[str, Any] = {"rotations": [[3, 0, False]]}
+    return {
+        "spare": (
+            "The root alone: the older of two spares is its key.",
+            _group(8, 2),
+            {**root, "spares": (two, 0)},
+        ),
+        "spare-growth": (
+            "The tree grows: its new root takes one.",
+            _group(4, 2),
+            {"seated": [4], "spares": (two, 0)},
+        ),
+        "spare-join": ("A join takes none; the joiner wants three.", _group(7, 2), {"seated": [7], "spares": (two, 3)}),
+        "spare-evict": (
+            "An eviction, beside a rotation: no spare is used, all are dropped.",
+            _group(8, 2),
+            {**root, "emptied": [6], "spares": (two, 0)},
+        ),
+        "spare-evict-wanted": (
+            "An eviction, and a newcomer that wants two spares: both are new.",
+            _group(8, 2),
+            {"emptied": [6], "seated": [6], "spares": (two, 2)},
+        ),
+        "spare-rotate-all": (
+            "Every inner node: keys may have leaked, so the spares are dropped.",
+            _group(8, 2),
+            {"rotations": [[3, 0, True]], "spares": (two, 0)},
+        ),
+        "spare-rotate-subtree": (
+            "A rotation of more than the root drops the spares as well.",
+            _group(8, 2),
+            {"rotations": [[2, 1, False]], "spares": (two, 0)},
+        ),
+    }
 
 
 def _group(members: int, degree: int) -> Group:
@@ -87,8 +126,9 @@ def commit(
     emptied: list[int] | None = None,
     seated: list[int] | None = None,
     rotations: list[list[int]] | None = None,
+    spares: tuple[list[str], int] | None = None,
 ) -> Vector:
-    """Return the vector of the next commit."""
+    """Return the vector of the next commit; `spares` are those that there are, in hex, and how many are wanted."""
     tree: list[Json] = dump_tree(group.tree)
     given: dict[str, Any] = {
         "group": GROUP,
@@ -101,6 +141,8 @@ def commit(
         "seated": seated or [],
         "rotations": rotations or [],
     }
+    if spares is not None:
+        given["spares"], given["spares_wanted"] = spares
     given["random"] = _randomness(given).hex()
     return Vector("", "", "commit", given, run("commit", given))
 
@@ -110,7 +152,7 @@ def _randomness(given: dict[str, Any]) -> bytes:
     drawn: list[bytes] = []
     source = Stream(f"commit {len(given['tree'])}")
 
-    def draw(size: int) -> bytes:
+    def drawing(size: int) -> bytes:
         drawn.append(source(size))
         return drawn[-1]
 
@@ -120,5 +162,7 @@ def _randomness(given: dict[str, Any]) -> bytes:
     loaded.extend(height, max([loaded.used, *(slot + 1 for slot in given["seated"])]))
     rotations = [Rotation(*rotation) for rotation in given["rotations"]]
     changed = {"emptied": given["emptied"], "seated": given["seated"], "rotations": rotations}
-    renew(loaded, given["epoch"], height, **changed, random=draw)
+    renew(loaded, given["epoch"], height, **changed, random=drawing)
+    if given.get("spares_wanted"):
+        drawing(32 * (given["spares_wanted"] - (0 if given["emptied"] else len(given["spares"]))))
     return b"".join(drawn)

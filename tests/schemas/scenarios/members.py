@@ -33,6 +33,7 @@ def vectors() -> Iterator[Vector]:
     yield from _policies()
     yield from _endings()
     yield from _data()
+    yield from _spares()
     yield from _subgroups()
 
 
@@ -314,6 +315,52 @@ def _data() -> Iterator[Vector]:
     world.take(PLANT, older, now=NOW + 32)
     description = "An old key opens Data for grace seconds after the Rekey, and then no more."
     yield world.vector("data-grace", description, "Rekeyed", good, "", "old birth")
+
+
+def _spares() -> Iterator[Vector]:
+    def missed(count: int) -> tuple[World, Commit]:
+        """Return a world whose member has three spares and has missed `count` rotations, and the last of them."""
+        world = World()
+        world.group.spares = tuple(draw(f"spare {number}", 32) for number in range(3))
+        world.member["spares"] = [spare.hex() for spare in world.group.spares]
+        for _ in range(count):
+            world.group.rotate()
+            commit = world.commit()
+        return world, commit
+
+    good = "MessageReceived"
+    world, commit = missed(2)
+    world.take(PLANT, world.data(0))
+    world.take(PLANT, world.data(0))
+    world.take(PLANT, world.data(1, 1024))
+    world.take(PLANT, world.data(2, 1025))
+    topic, payload = world.mine(commit)
+    world.take(topic, payload)
+    world.take(PLANT, world.data(1, 1024))
+    world.take(PLANT, world.data(3))
+    description = "The second of three spares opens Data, no more than once; then its Rekey comes, and it is the root."
+    expected = (good, "replay counter", good, "", "Rekeyed Dropped", "replay counter", good)
+    yield world.vector("data-spare", description, *expected)
+    world, _ = missed(1)
+    world.take(PLANT, world.data(0, 1, forged=True))
+    world.take(PLANT, world.data(1))
+    world.tick(world.now + 5)
+    description = "What none of the spares opens waits as any Data of a newer root, and is given up."
+    yield world.vector("data-spare-forged", description, "", good, "Dropped Unreadable")
+    world, _ = missed(1)
+    world.group.evict("m6")
+    topic, payload = world.mine(world.commit())
+    world.group.spares = ()
+    world.take(topic, payload)
+    other = World()
+    other.group.spares = tuple(map(bytes.fromhex, world.member["spares"]))  # type: ignore[arg-type]
+    other.now = world.now
+    for _ in range(3):
+        other.group.rotate()
+        other.commit()
+    world.take(PLANT, other.data(0))
+    description = "An eviction's Rekey ends all spares: one who is out has kept them, and is heard no more."
+    yield world.vector("data-spare-ended", description, "Rekeyed", "")
 
 
 def _subgroups() -> Iterator[Vector]:

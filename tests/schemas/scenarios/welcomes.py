@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.crypto import Suite, labelled
@@ -63,6 +64,10 @@ def _certified() -> WelcomeSecrets:
     return WelcomeSecrets(it.epoch, it.time, it.slot, it.degree, it.leaf, it.path, policy, certificate)
 
 
+def _spared(count: int) -> WelcomeSecrets:
+    return replace(_secrets(), spares=tuple(draw(f"spare {number}", 32) for number in range(count)))
+
+
 def _given(suite: Suite) -> Fields:
     return {
         "message": "welcome",
@@ -95,6 +100,10 @@ def vectors() -> Iterator[Vector]:
         given: Fields = {**_given(suite), "payload": payload.hex()}
         description = f"Suite {int(suite)}" + (", with a sender certificate." if secrets.certificate else ".")
         yield Vector(name, description, "open", given, run("open", given))
+    payload = _kept("welcome-spares", lambda: _seal(Suite.X25519, _spared(3)))
+    given = {**_given(Suite.X25519), "payload": payload.hex()}
+    description = "With three spares, as it is carried to a device by file."
+    yield Vector("welcome-spares", description, "open", given, run("open", given))
     yield from _refused(_good())
     yield from _contents()
     yield from _members()
@@ -132,7 +141,7 @@ def _refused(good: bytes) -> Iterator[Vector]:
 
 
 def _contents() -> Iterator[Vector]:
-    plain = _secrets().encode()
+    plain, spared = _secrets().encode(), _spared(1).encode()
     cases = {
         "slot-beyond": ("Slot 8 of 8.", _secrets(slot=8).encode(), "out-of-range", "slot"),
         "no-path": ("A tree without a root.", _secrets(height=0).encode(), "wrong-length", "path"),
@@ -141,7 +150,17 @@ def _contents() -> Iterator[Vector]:
         "epoch-0": ("Epoch 0.", _secrets(epoch=0).encode(), "out-of-range", "epoch"),
         "sealed-trailing": ("One byte more.", plain + b"\0", "trailing", "message"),
         "sealed-long": ("The epoch in two bytes.", plain[:1] + b"\xcc" + plain[1:], "not-canonical", "message"),
-        "sealed-nine": ("An element more.", b"\x99" + plain[1:] + pack(0), "wrong-length", "sealed"),
+        "sealed-seven": ("An element less.", b"\x97" + plain[1:-1], "wrong-length", "sealed"),
+        "sealed-ten": ("An element more.", b"\x9a" + spared[1:] + pack(0), "wrong-length", "sealed"),
+        "spares-number": ("A number in the place of spares.", b"\x99" + plain[1:] + pack(0), "wrong-type", "spares"),
+        "spares-none": (
+            "No spare, where one is the least.",
+            b"\x99" + plain[1:] + b"\x90",
+            "wrong-length",
+            "spares",
+        ),
+        "spares-33": ("33 spares.", _spared(33).encode(), "wrong-length", "spares"),
+        "spares-short": ("A spare of 31 bytes.", b"\x99" + plain[1:] + pack([bytes(31)]), "wrong-length", "spares"),
     }
     for name, (description, plaintext, reason, field) in cases.items():
         payload = _kept(f"welcome-{name}", lambda plaintext=plaintext: _seal_bytes(plaintext))  # type: ignore[misc]
