@@ -109,9 +109,9 @@ class Cluster:
         self.broker = broker
         self.servers: list[Server] = []
 
-    async def start(self) -> Server:
-        """Start one more server."""
-        command = [sys.executable, str(PEER), self.database, self.broker, str(LEASE)]
+    async def start(self, broker: str | None = None) -> Server:
+        """Start one more server, at the broker or by another way to it."""
+        command = [sys.executable, str(PEER), self.database, broker or self.broker, str(LEASE)]
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )

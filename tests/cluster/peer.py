@@ -13,8 +13,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from brokerkm.errors import BrokerkmError
 from brokerkm.service import KeyServer
+from brokerkm.service.api import ImportRow
 from brokerkm.service.feed import Happening, Kind
 from brokerkm.service.leased import LeasedLeadership
 from brokerkm.store.postgres import PostgresStore
@@ -61,9 +65,21 @@ class Peer:
             case "evict":
                 return (await admin.evict(group, **arguments)).epoch
             case "rotate":
-                return (await admin.rotate(group)).epoch
+                return (await admin.rotate(group, **arguments)).epoch
+            case "seat":
+                return await self.seat(group, **arguments)
             case _:
                 return (await admin.show(group)).epoch
+
+    async def seat(self, group: str, members: int) -> int:
+        """Seat so many members, whose devices are nowhere; return the epoch."""
+        keys = [(Ed25519PrivateKey.generate(), X25519PrivateKey.generate()) for _ in range(members)]
+        rows = [
+            ImportRow(f"m{number}", one.public_key().public_bytes_raw(), two.public_key().public_bytes_raw())
+            for number, (one, two) in enumerate(keys)
+        ]
+        await self.server.admin.import_members(group, rows)
+        return (await self.server.admin.show(group)).epoch
 
     def tell(self, happening: Happening) -> None:
         """Print what is led and yielded."""
