@@ -94,6 +94,12 @@ class Store:
         sample="postgresql://brokerkm@db.example/brokerkm",
     )
     password: Secret | None = key(None, "Password at PostgreSQL, by reference.", sample="credential:database-password")
+    next_key: Secret | None = key(
+        None,
+        "The store key after the next `brokerkm store rewrap`: servers that share a database, on whichever of them "
+        "that is done, go on with it; name it for all of them before, and as `key` afterwards.",
+        sample="file:/etc/brokerkm/store-2.key",
+    )
     key: Secret | None = key(
         None,
         "The store key, which seals all keys at rest: file:PATH, credential:NAME (systemd), env:NAME, command:PROGRAM "
@@ -199,27 +205,6 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
-    """How the broker keeps members to their own topics."""
-
-    kind: str = key(
-        "",
-        "Which guard keeps the broker in step: the broker in this process has its own; others are mosquitto-dynsec, "
-        "mosquitto-plugin, rabbitmq, emqx, vernemq, nats or zmq. Default: none, as for Mosquitto's access file.",
-        sample="mosquitto-plugin",
-    )
-    applicants: bool = key(
-        default=True, text="Whether devices that are not known yet may connect to the broker, to ask for a seat."
-    )
-    url: str = key(
-        "", "Where the broker is administered, if that is elsewhere.", check=_url, sample="http://127.0.0.1:15672"
-    )
-    username: str = key("", "User name there. Default: that of [broker].", sample="admin")
-    password: Secret | None = key(None, "Password there, by reference.", sample="credential:admin-password")
-    file: Path | None = key(None, "File that the guard writes, where it writes one.", sample="/etc/nats/members.conf")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """What a new group begins with, unless its creator says otherwise."""
 
@@ -272,7 +257,6 @@ class Configuration:
     api: Api = field(default_factory=Api)
     telemetry: Telemetry = field(default_factory=Telemetry)
     cluster: Cluster = field(default_factory=Cluster)
-    guard: Guard = field(default_factory=Guard)
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
 
@@ -284,7 +268,6 @@ SECTIONS: Final[Mapping[str, type]] = {
     "api": Api,
     "telemetry": Telemetry,
     "cluster": Cluster,
-    "guard": Guard,
     "defaults": Defaults,
     "limits": Limits,
 }

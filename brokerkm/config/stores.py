@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from brokerkm.config import Configuration
+    from brokerkm.config.secret import Secret
     from brokerkm.store.sql import SqlStore
 
 _SQLITE: Final = "sqlite:///"
@@ -36,7 +37,7 @@ def open_store(configuration: Configuration, state: Path) -> SqlStore:
         UsageError: the key of a shared store is not named, or a password cannot be read.
         StoreError: it cannot be opened, or the key is another.
     """
-    key = _store_key(configuration, state)
+    key = _read(configuration.store.key, state)
     if not is_shared(configuration):
         from brokerkm.store.sqlite import SqliteStore  # noqa: PLC0415 - one of the two
 
@@ -46,7 +47,8 @@ def open_store(configuration: Configuration, state: Path) -> SqlStore:
         raise UsageError(message)
     from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - it needs psycopg
 
-    return PostgresStore(database_url(configuration), key, configuration.cluster.lease)
+    following = _read(configuration.store.next_key, state)
+    return PostgresStore(database_url(configuration), key, configuration.cluster.lease, following)
 
 
 def database_url(configuration: Configuration) -> str:
@@ -59,8 +61,8 @@ def database_url(configuration: Configuration) -> str:
     return parts._replace(netloc=f"{login}:{password}@{host}").geturl()
 
 
-def _store_key(configuration: Configuration, state: Path) -> Callable[[], bytes] | None:
+def _read(reference: Secret | None, state: Path) -> Callable[[], bytes] | None:
+    """Return what reads a store key, whenever it is wanted."""
     from brokerkm.storekey import open_source  # noqa: PLC0415 - not for --help
 
-    reference = configuration.store.key
     return None if reference is None else open_source(reference.spec, state).read

@@ -138,20 +138,33 @@ class PostgresStore(SqlStore):
     Args:
         store_key: 32 bytes, or what returns them; the same for all servers.
         lease: seconds of the leases under which groups are led.
+        next_key: returns the store key after the next `store rewrap`, on whichever server that is done.
 
     Raises:
         UsageError: psycopg is not installed, or the URL is none.
         StoreError: the database cannot be reached, is of a newer version of brokerkm, or sealed under another key.
     """
 
-    def __init__(self, url: str, store_key: bytes | Callable[[], bytes], lease: float = lease.DURATION) -> None:
+    def __init__(
+        self,
+        url: str,
+        store_key: bytes | Callable[[], bytes],
+        lease: float = lease.DURATION,
+        next_key: Callable[[], bytes] | None = None,
+    ) -> None:
         self.engine: Final = PostgresEngine(url, lease)
         with self.engine.alone():  # of several servers that start on an empty database, one makes the data key
-            super().__init__(self.engine, store_key)
+            super().__init__(self.engine, store_key, next_key)
+        self._mail_seals = self._seals.again()  # the mail has a thread of its own
 
     def box(self, session: PostgresSession, *scope: object) -> Box:
         """Return what seals and opens in a scope under the data key, the same for all servers."""
-        return self._seals.vault(session).box(*scope)
+        return self._mail_seals.vault(session).box(*scope)
+
+    def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:
+        """Put everything under another store key."""
+        super().rewrap(store_key, deep=deep, progress=progress)
+        self._mail_seals = self._seals.again()
 
 
 def restore_database(backup: str | os.PathLike[str], url: str, progress: Progress = ignore) -> None:

@@ -35,12 +35,12 @@ class Seals:
     """Seals and opens what a database holds.
 
     Args:
-        store_key: called when the data key has to be unwrapped: at the start, and when another server has put it
-            under another store key.
+        store_keys: called, one after the other until one opens it, when the data key has to be unwrapped: at the start,
+            and when another server has put it under another store key.
     """
 
-    def __init__(self, store_key: Callable[[], bytes]) -> None:
-        self._store_key = store_key
+    def __init__(self, *store_keys: Callable[[], bytes]) -> None:
+        self._store_keys = store_keys
         self._vault: Vault | None = None
         self._wrapped = b""
         self._trees: Final[dict[str, SealedPages]] = {}
@@ -49,7 +49,7 @@ class Seals:
         """Open the vault, or make it, and seal what is there: a database of version 1 had none."""
         if not statements.found(session, "SELECT 1 FROM vault"):
             vault = Vault.create()
-            fresh = vault.wrap(self._store_key())
+            fresh = vault.wrap(self._store_keys[0]())
             session.change("INSERT INTO vault (id, wrapped) VALUES (1, ?) ON CONFLICT DO NOTHING", fresh)
             if statements.one(session, "SELECT wrapped FROM vault") == fresh:
                 _seal_all(session, vault)
@@ -59,7 +59,7 @@ class Seals:
         """Return the vault as it is now."""
         wrapped = statements.one(session, "SELECT wrapped FROM vault")
         if self._vault is None or wrapped != self._wrapped:
-            self._vault, self._wrapped = Vault.unwrap(wrapped, self._store_key()), wrapped
+            self._vault, self._wrapped = self._unwrap(wrapped), wrapped
             self._trees.clear()
         return self._vault
 
@@ -93,7 +93,8 @@ class Seals:
         session.change("UPDATE vault SET wrapped = ?", self.vault(session).wrap(store_key))
 
     def renew(self, session: Session, store_key: bytes, progress: Callable[[int, int], None]) -> None:
-        """Seal everything under a new data key, and that under `store_key`."""
+        """Seal everything under a new data key, and that under `store_key`; other servers wait meanwhile."""
+        statements.lock_all(session)
         old, new = self.vault(session), Vault.create()
         done, total = 0, int(statements.one(session, "SELECT count(*) FROM pages"))
         for (group,) in list(session.rows("SELECT name FROM groups ORDER BY name")):
@@ -113,9 +114,23 @@ class Seals:
                 progress(done, total)
         session.change("UPDATE vault SET wrapped = ?", new.wrap(store_key))
 
+    def again(self) -> Seals:
+        """Return the same for another thread."""
+        return Seals(*self._store_keys)
+
     def use(self, store_key: bytes) -> None:
         """Unwrap with this store key from now on."""
-        self._store_key = lambda: store_key
+        self._store_keys = (lambda: store_key,)
+
+    def _unwrap(self, wrapped: bytes) -> Vault:
+        """Return the vault; raises what the first key's failure was if none is the right one."""
+        failures: list[StoreError] = []
+        for store_key in self._store_keys:
+            try:
+                return Vault.unwrap(wrapped, store_key())
+            except StoreError as error:
+                failures.append(error)
+        raise failures[0]
 
 
 def _place(session: Session, group: str) -> tuple[int, bytes, Place]:

@@ -41,14 +41,18 @@ class SqlStore:
 
     Args:
         store_key: 32 bytes, or what returns them.
+        next_key: returns the key that another server may put the store under by `rewrap`.
 
     Raises:
         StoreError: the store key is not the right one.
     """
 
-    def __init__(self, engine: Engine, store_key: bytes | Callable[[], bytes]) -> None:
+    def __init__(
+        self, engine: Engine, store_key: bytes | Callable[[], bytes], next_key: Callable[[], bytes] | None = None
+    ) -> None:
         self._engine: Final = engine
-        self._seals: Final = Seals(store_key if callable(store_key) else lambda: store_key)
+        keys = [store_key if callable(store_key) else lambda: store_key, *([next_key] if next_key else [])]
+        self._seals: Final = Seals(*keys)
         try:
             with engine.transaction() as session:
                 self._seals.open(session)
@@ -60,6 +64,7 @@ class SqlStore:
     def create_group(self, record: GroupRecord, change: Change) -> int:
         """Add a group with its first messages."""
         with self._engine.transaction() as session:
+            statements.lock_vault(session)
             if statements.found(session, "SELECT 1 FROM groups WHERE name = ?", record.name):
                 message = f"there is a group {record.name} already"
                 raise UsageError(message)

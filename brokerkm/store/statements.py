@@ -97,6 +97,17 @@ def lock(session: Session, group: str, fence: int | None) -> tuple[int, int]:
     return int(number), int(sequence)
 
 
+def lock_vault(session: Session) -> None:
+    """Keep others from making groups, and from sealing everything anew, until the end of the transaction."""
+    session.change("UPDATE vault SET id = id")
+
+
+def lock_all(session: Session) -> None:
+    """Keep others from changing or making any group until the end of the transaction."""
+    lock_vault(session)
+    session.change("UPDATE groups SET fence = fence")
+
+
 def check_seats(session: Session, number: int, members: Iterable[MemberRecord]) -> None:
     """Refuse to seat or unseat anybody without a commit."""
     for record in members:
