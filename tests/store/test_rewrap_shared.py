@@ -27,9 +27,12 @@ GROUPS = 3
 def opened(database: str) -> Generator[Callable[..., PostgresStore]]:
     """Return what opens the same store once more, as another server does."""
     with ExitStack() as stack:
-        yield lambda key, following=None: stack.enter_context(
-            closing(PostgresStore(database, key, next_key=None if following is None else lambda: following))
-        )
+
+        def reopen(key: bytes | Callable[[], bytes], following: bytes | None = None) -> PostgresStore:
+            next_key = None if following is None else lambda: following
+            return stack.enter_context(closing(PostgresStore(database, key, next_key=next_key)))
+
+        yield reopen
 
 
 @pytest.mark.parametrize("deep", [False, True])
