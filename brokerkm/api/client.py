@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from brokerkm.offline import OfflineRequest
     from brokerkm.service.api import ImportRow
     from brokerkm.service.credentials import Role
+    from brokerkm.store.protocol import Progress
 
 MAX_PART: Final = 900_000  # bytes of an import that are sent at once; `brokerkm.api.forwarding` hands on 1 MiB
 
@@ -74,6 +75,10 @@ class RemoteAdmin:
     async def ask(self, method: str, path: str, body: object = None, **query: object) -> Any:  # noqa: ANN401 - JSON
         """Return the answer to a request of what is no part of `AdminApi`; see `Exchange.ask`."""
         return await self._exchange.ask(method, path, body, **query)
+
+    async def follow(self, path: str, body: object, progress: Progress) -> Any:  # noqa: ANN401 - JSON
+        """Return what comes of something long that is no part of `AdminApi`; see `Exchange.follow`."""
+        return await self._exchange.follow(path, body, progress)
 
     async def create_group(
         self,

@@ -13,13 +13,13 @@ import secrets
 import socket
 import urllib.parse
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from brokerkm.api.connection import connect
 from brokerkm.errors import StoreError, TransportError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from brokerkm.api.connection import Target
 
@@ -92,12 +92,36 @@ class Exchange:
                 await asyncio.sleep(pause)
         return self._understand(status, answer)
 
-    async def stream(self, path: str) -> AsyncIterator[str]:
-        """Yield the lines of an answer that does not end, over a connection of its own."""
+    async def follow(self, path: str, body: object, progress: Callable[[int, int], None]) -> Any:  # noqa: ANN401 - JSON
+        """Return what comes of something long, and tell `progress` how far it is; raises as `ask` does.
+
+        It is not asked for twice: when the connection breaks, the server gives it up.
+        """
+        async with contextlib.aclosing(self.stream(path, json.dumps(body).encode(), "application/jsonl")) as lines:
+            async for line in lines:
+                match self._parse(line):
+                    case {"result": found}:
+                        return found
+                    case {"problem": {"status": int(status)} as problem}:
+                        return self._judge(status, cast("dict[str, object]", problem))
+                    case {"done": int(done), "total": int(total)}:
+                        progress(done, total)
+                    case _:
+                        break
+        message = f"what answers at {self._target.name} is no key server"
+        raise TransportError(message)
+
+    async def stream(self, path: str, body: bytes | None = None, kind: str = "*/*") -> AsyncGenerator[str]:
+        """Yield the lines of an answer that is not there at once, over a connection of its own; with a body: of POST.
+
+        Args:
+            kind: media type that is asked for.
+        """
         connection = await asyncio.to_thread(connect, self._target, self._patience)
         sock = connection.sock
         try:
-            response = await asyncio.to_thread(_begin, connection, path, self._target.headers())
+            headers = self._target.headers() | {"Accept": kind}
+            response = await asyncio.to_thread(_begin, connection, path, headers, body)
             if response.status != HTTPStatus.OK:
                 self._understand(response.status, response.read(MAX_LINE))
             while line := await asyncio.to_thread(response.readline, MAX_LINE):
@@ -150,14 +174,20 @@ class Exchange:
         )
 
     def _understand(self, status: int, answer: bytes) -> Any:  # noqa: ANN401 - JSON
+        found = self._parse(answer)
+        if status < HTTPStatus.BAD_REQUEST:
+            return found
+        return self._judge(status, cast("dict[str, object]", found) if isinstance(found, dict) else {})
+
+    def _parse(self, text: bytes | str) -> Any:  # noqa: ANN401 - JSON
         try:
-            found: Any = json.loads(answer) if answer else None
+            return json.loads(text) if text else None
         except (ValueError, RecursionError) as error:
             message = f"what answers at {self._target.name} is no key server"
             raise TransportError(message) from error
-        if status < HTTPStatus.BAD_REQUEST:
-            return found
-        problem = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+
+    def _judge(self, status: int, problem: Mapping[str, object]) -> NoReturn:
+        """Raise what the server raised."""
         kind = str(problem.get("type", "")).rpartition(":")[2]
         detail = str(problem.get("detail", f"status {status}"))
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -165,8 +195,12 @@ class Exchange:
         raise _ERRORS.get(kind, UsageError)(detail)
 
 
-def _begin(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    connection.request("GET", path, headers=headers)
+def _begin(
+    connection: http.client.HTTPConnection, path: str, headers: dict[str, str], body: bytes | None
+) -> http.client.HTTPResponse:
+    if body is not None:
+        headers = headers | {"Content-Type": "application/json"}
+    connection.request("GET" if body is None else "POST", path, body=body, headers=headers)
     return connection.getresponse()
 
 

@@ -96,9 +96,17 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
     )
 
 
+def describe(error: BaseException) -> Problem:
+    """Return the problem that an answer of its own form ends with."""
+    problem = _problem(error)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("a request failed", exc_info=error)
+    return problem
+
+
 def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Return what a request is answered with that ended in `error`."""
-    problem, headers = _problem(error), dict[str, str]()
+    problem, headers = describe(error), dict[str, str]()
     match error:
         case ProblemError():
             headers = error.headers
@@ -106,12 +114,10 @@ def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes
             headers = error.headers or {}
         case _:
             pass
-    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("a request failed", exc_info=error)
     return respond(problem, headers)
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(error: BaseException) -> Problem:
     problem = make(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed unexpectedly; its log says why")
     match error:
         case ProblemError():

@@ -6,11 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.api.client import RemoteAdmin
-from brokerkm.api.connection import Local
 from brokerkm.api.local import open_admin
 from brokerkm.errors import UsageError
 from brokerkm.service.admin import Admin
-from brokerkm.service.local import CONTROL_SOCKET
 from brokerkm.service.storekeeping import StoreInfo, StoreKeeping
 from brokerkm.store.protocol import Progress, ignore
 from brokerkm.store.records import Finding
@@ -21,11 +19,9 @@ if TYPE_CHECKING:
 
     from brokerkm.service.storekeeping import StoreApi
 
-_PATIENCE: Final = 24 * 3600.0  # s; a large store is copied and checked at the disk's pace
-
 
 class RemoteStore:
-    """`StoreApi` over the connection of a `RemoteAdmin`; how far it is, it does not hear."""
+    """`StoreApi` over the connection of a `RemoteAdmin`."""
 
     def __init__(self, admin: RemoteAdmin) -> None:
         self._admin: Final = admin
@@ -34,26 +30,19 @@ class RemoteStore:
         """Return what kind of store it is."""
         return StoreInfo(**await self._admin.ask("GET", "/v1/store"))
 
-    async def backup(self, path: Path, progress: Progress = ignore) -> None:  # noqa: ARG002 - the Protocol's
+    async def backup(self, path: Path, progress: Progress = ignore) -> None:
         """Have the server write a copy."""
-        await self._admin.ask("POST", "/v1/store/backup", {"path": str(path)})
+        await self._admin.follow("/v1/store/backup", {"path": str(path)}, progress)
 
-    async def verify(self, progress: Progress = ignore) -> list[Finding]:  # noqa: ARG002 - the Protocol's
+    async def verify(self, progress: Progress = ignore) -> list[Finding]:
         """Have the server look what is wrong."""
-        found = await self._admin.ask("POST", "/v1/store/verify", {})
+        found = await self._admin.follow("/v1/store/verify", {}, progress)
         return [Finding(**item) for item in found["items"]]
 
-    async def rewrap(
-        self,
-        spec: str,
-        directory: Path,
-        *,
-        deep: bool = False,
-        progress: Progress = ignore,  # noqa: ARG002 - the Protocol's
-    ) -> None:
+    async def rewrap(self, spec: str, directory: Path, *, deep: bool = False, progress: Progress = ignore) -> None:
         """Have the server change the store key."""
         body = {"key": spec, "directory": str(directory), "deep": deep}
-        await self._admin.ask("POST", "/v1/store/rewrap", body)
+        await self._admin.follow("/v1/store/rewrap", body, progress)
 
 
 @contextlib.asynccontextmanager
@@ -66,11 +55,7 @@ async def open_keeping(state: Path) -> AsyncGenerator[StoreApi]:
     async with open_admin(state) as admin:
         match admin:
             case RemoteAdmin():
-                patient = RemoteAdmin(Local(state / CONTROL_SOCKET), _PATIENCE)
-                try:
-                    yield RemoteStore(patient)
-                finally:
-                    await patient.close()
+                yield RemoteStore(admin)
             case Admin():
                 yield StoreKeeping(admin.server, admin.actor)
             case _:

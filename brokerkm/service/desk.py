@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from brokerkm.errors import StoreError
 
@@ -24,6 +24,7 @@ class StoreDesk:
     not stall the event loop.
 
     Attributes:
+        care: held by whoever copies, checks or seals the whole store, which takes long.
         failure: why the last call that touched the storage failed; None if it did not.
         timed: called in the desk's thread after each call: name of the function, seconds, whether the storage failed.
     """
@@ -31,6 +32,7 @@ class StoreDesk:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="brokerkm-store")
         self.failure: StoreError | None = None
+        self.care: Final = asyncio.Lock()
         self.timed: Callable[[str, float, bool], None] | None = None
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

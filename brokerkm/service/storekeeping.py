@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -15,6 +16,7 @@ from brokerkm.store.schema import VERSION
 from brokerkm.storekey import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from brokerkm.store.records import Finding
@@ -84,15 +86,28 @@ class StoreKeeping(Office):
         if not path.is_absolute():
             message = f"backup {path}: give its full path: the server's working directory is its own"
             raise UsageError(message)
-        await asyncio.to_thread(self._server.store.backup, path, progress)
+        async with self._alone():
+            await asyncio.to_thread(self._server.store.backup, path, progress)
         await self._write("", Change(audit=[self._entry("store-backup", str(path)[:256])]))
 
     async def verify(self, progress: Progress = ignore) -> list[Finding]:
-        """Return what is wrong; commits wait meanwhile."""
-        return await self._call(lambda store: store.verify(progress))
+        """Return what is wrong with the state that the store has now; the server goes on meanwhile."""
+        async with self._alone():
+            return await asyncio.to_thread(self._server.store.verify, progress, aside=True)
 
     async def rewrap(self, spec: str, directory: Path, *, deep: bool = False, progress: Progress = ignore) -> None:
         """Put the store under another key; with `deep` commits wait until all is sealed anew."""
         key = await asyncio.to_thread(open_source(spec, directory).read)
-        await self._call(lambda store: store.rewrap(key, deep=deep, progress=progress))
+        async with self._alone():
+            await self._call(lambda store: store.rewrap(key, deep=deep, progress=progress))
         await self._write("", Change(audit=[self._entry("store-rewrap", spec.partition(":")[0], deep=deep)]))
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """Let nobody else at the whole store meanwhile; raises `UsageError` if somebody is."""
+        care = self._server.desk.care
+        if care.locked():
+            message = "somebody copies, checks or seals this store just now: wait until that is done"
+            raise UsageError(message)
+        async with care:
+            yield

@@ -8,6 +8,7 @@ them before `group recover`.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from contextlib import closing, contextmanager, suppress
@@ -43,6 +44,35 @@ def copy_database(source: sqlite3.Connection, path: str | os.PathLike[str], prog
 
     with new_file(path) as partial, closing(sqlite3.connect(partial)) as target:
         source.backup(target, pages=_STEP, progress=report, sleep=_REST)
+
+
+@contextmanager
+def copied(source: sqlite3.Connection, path: Path, progress: Progress) -> Generator[sqlite3.Connection]:
+    """Yield a connection to a copy of a SQLite database beside it, which is removed when the block ends.
+
+    Raises:
+        StoreError: there is no room for a copy, or it cannot be written.
+    """
+    place = path.with_name(f"{path.name}.snapshot")
+    leftover = [place.with_name(f"{place.name}{suffix}") for suffix in ("", ".part", ".part-journal")]
+    size = sum(one.stat().st_size for one in (path, path.with_name(f"{path.name}-wal")) if one.exists())
+    free = shutil.disk_usage(path.parent).free
+    if free < 2 * size:  # the server needs the rest to go on
+        message = (
+            f"store {path}: to look at it while others go on takes a copy of {size >> 20} MB, and twice that has to be "
+            f"free in its directory, where {free >> 20} MB are: make room, or copy it elsewhere by "
+            "`brokerkm store backup FILE` and look at that by `brokerkm store verify FILE`"
+        )
+        raise StoreError(message)
+    for one in leftover:  # of a process that was killed; the lock says that no other is at work
+        one.unlink(missing_ok=True)
+    try:
+        copy_database(source, place, progress)
+        with closing(sqlite3.connect(place, isolation_level=None)) as copy:
+            yield copy
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            place.with_name(f"{place.name}{suffix}").unlink(missing_ok=True)
 
 
 def copy_tables(source: Session, target: Session, progress: Progress = ignore) -> None:

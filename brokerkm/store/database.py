@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.errors import StoreError
-from brokerkm.store.backup import copy_database
+from brokerkm.store.backup import copied, copy_database
 from brokerkm.store.schema import APPLICATION_ID, VERSION, sqlite_migration
 
 if TYPE_CHECKING:
@@ -57,35 +57,59 @@ class SqliteSession:
         self._connection.executemany(statement, rows)
 
 
-class SqliteEngine:
+class SqliteReading:
+    """One connection to a file, for reading.
+
+    Args:
+        path: what to call the file in errors.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path: Final = path
+        self.connection: Final = connection
+        self._session: Final = SqliteSession(connection)
+
+    @contextlib.contextmanager
+    def errors(self) -> Generator[None]:
+        """Turn SQLite's errors into `StoreError` that say what to do."""
+        with _errors(self._path):
+            yield
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[SqliteSession]:
+        """Read; nobody else changes anything, because there is one connection and one thread."""
+        with self.errors():
+            yield self._session
+
+    def findings(self) -> Iterator[str]:
+        """Yield what SQLite's own check says is wrong."""
+        with self.errors():
+            for check in ("integrity_check", "foreign_key_check"):
+                for row in self.connection.execute(f"PRAGMA {check}"):
+                    if row != ("ok",):
+                        yield f"{check}: {' '.join(map(str, row))}"
+
+    def close(self) -> None:
+        """Release the lock."""
+        self.connection.close()
+
+
+class SqliteEngine(SqliteReading):
     """The store's file, and the one connection to it; created if there is none. Raises `StoreError`."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path: Final = Path(path)
-        _create(self._path)
-        with self.errors():
+        place = Path(path)
+        _create(place)
+        with _errors(place):
             # One thread at a time uses it, but not the one that opened it.
-            self.connection: Final = sqlite3.connect(
-                self._path, timeout=0, isolation_level=None, check_same_thread=False
-            )
-        self._session: Final = SqliteSession(self.connection)
+            connection = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
+        super().__init__(place, connection)
         try:
             with self.errors():
                 self._configure()
         except BaseException:
             self.connection.close()
             raise
-
-    @contextlib.contextmanager
-    def errors(self) -> Generator[None]:
-        """Turn SQLite's errors into `StoreError` that say what to do."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "")
-            advice = next((text for code, text in _ADVICE.items() if name == code or name.startswith(code + "_")), None)
-            message = f"store {self._path}: {advice or error}" + (f" ({name})" if name else "")
-            raise StoreError(message) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[SqliteSession]:
@@ -101,10 +125,10 @@ class SqliteEngine:
                 raise
 
     @contextlib.contextmanager
-    def reading(self) -> Generator[SqliteSession]:
-        """Read; nobody else changes anything, because there is one connection and one thread."""
-        with self.errors():
-            yield self._session
+    def snapshot(self, progress: Progress) -> Generator[SqliteReading]:
+        """Copy the file, whose lock lets no second connection in, and give the copy, which is removed afterwards."""
+        with copied(self.connection, self._path, progress) as copy:
+            yield SqliteReading(self._path, copy)
 
     def scrub(self) -> None:
         """Move all into the main file, where what was deleted is zeros, and empty the WAL, where it is not."""
@@ -114,18 +138,6 @@ class SqliteEngine:
     def backup(self, path: str | os.PathLike[str], progress: Progress) -> None:
         """Copy the file, a megabyte at a time; SQLite lets others in between, and takes over what they commit."""
         copy_database(self.connection, path, progress)
-
-    def findings(self) -> Iterator[str]:
-        """Yield what SQLite's own check says is wrong."""
-        with self.errors():
-            for check in ("integrity_check", "foreign_key_check"):
-                for row in self.connection.execute(f"PRAGMA {check}"):
-                    if row != ("ok",):
-                        yield f"{check}: {' '.join(map(str, row))}"
-
-    def close(self) -> None:
-        """Release the lock."""
-        self.connection.close()
 
     def _configure(self) -> None:
         for pragma in (
@@ -154,6 +166,17 @@ class SqliteEngine:
             for statement in sqlite_migration(version):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next((text for code, text in _ADVICE.items() if name == code or name.startswith(code + "_")), None)
+        message = f"store {path}: {advice or error}" + (f" ({name})" if name else "")
+        raise StoreError(message) from error
 
 
 def _create(path: Path) -> None:

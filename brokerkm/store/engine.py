@@ -32,15 +32,27 @@ class Session(Protocol):
         """Execute a statement once for each of `rows`."""
 
 
-class Engine(Protocol):
-    """A database with the tables of `brokerkm.store.schema`."""
+class Reading(Protocol):
+    """What can be read of a database with the tables of `brokerkm.store.schema`."""
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """Read one state of the database, that of the first query."""
+        ...
+
+    def findings(self) -> Iterator[str]:
+        """Yield what the database's own check of its integrity says is wrong."""
+        ...
+
+
+class Engine(Reading, Protocol):
+    """Such a database, also for writing."""
 
     def transaction(self) -> AbstractContextManager[Session]:
         """Do all that is done inside, durably, or nothing of it; no other transaction writes meanwhile what it read."""
         ...
 
-    def reading(self) -> AbstractContextManager[Session]:
-        """Read one state of the database, that of the first query."""
+    def snapshot(self, progress: Progress) -> AbstractContextManager[Reading]:
+        """Give one state of the database to one who reads it at length, from any thread, while others go on."""
         ...
 
     def scrub(self) -> None:
@@ -48,10 +60,6 @@ class Engine(Protocol):
 
     def backup(self, path: str | os.PathLike[str], progress: Progress) -> None:
         """Copy the database to a new SQLite file; from any thread, while others go on."""
-
-    def findings(self) -> Iterator[str]:
-        """Yield what the database's own check of its integrity says is wrong."""
-        ...
 
     def close(self) -> None:
         """Release what is held; may be called twice."""

@@ -224,7 +224,7 @@ class MemoryStore:
         message = f"a store in memory is not backed up to {path}"
         raise UsageError(message)
 
-    def verify(self, progress: Progress = ignore) -> list[Finding]:  # noqa: ARG002 - the Protocol's
+    def verify(self, progress: Progress = ignore, *, aside: bool = False) -> list[Finding]:  # noqa: ARG002 - the Protocol's
         """Return nothing: there is no storage that could have changed."""
         return []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from brokerkm.errors import OutcomeUnknownError, StoreError, UsageError
 from brokerkm.store import lease, mailbox, statements
@@ -103,6 +103,11 @@ class PostgresEngine:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield PostgresSession(connection)
             connection.execute("COMMIT", prepare=False)
+
+    @contextmanager
+    def snapshot(self, progress: Progress) -> Generator[Self]:  # noqa: ARG002 - the Protocol's
+        """Give the database itself: whoever reads it reads one state, over a connection of their own."""
+        yield self
 
     @contextmanager
     def alone(self) -> Generator[None]:

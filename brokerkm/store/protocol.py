@@ -36,9 +36,9 @@ class Store(Protocol):
     """Groups, their keys, members, tokens, documents, audit log and outgoing messages.
 
     Each call is one transaction: it has happened durably when it returns, and not at all if it raises
-    `StoreError`. Calls block and come from one thread at a time, `backup` excepted; `KeyServer` gives its store a
-    thread of its own, because a transaction must not be interleaved with another and a disk must not stall the event
-    loop. An unknown group is a `UsageError`.
+    `StoreError`. Calls block and come from one thread at a time, `backup` and `verify` excepted; `KeyServer` gives its
+    store a thread of its own, because a transaction must not be interleaved with another and a disk must not stall the
+    event loop. An unknown group is a `UsageError`.
     """
 
     def create_group(self, record: GroupRecord, change: Change) -> int:
@@ -157,8 +157,12 @@ class Store(Protocol):
     def backup(self, path: str | os.PathLike[str], progress: Progress = ignore) -> None:
         """Write all that the store holds into a new SQLite store at `path`; from any thread, while others go on."""
 
-    def verify(self, progress: Progress = ignore) -> list[Finding]:
-        """Return what is wrong with what the store holds; nothing, if all fits together."""
+    def verify(self, progress: Progress = ignore, *, aside: bool = False) -> list[Finding]:
+        """Return what is wrong with what the store holds; nothing, if all fits together.
+
+        Args:
+            aside: look at one state of it, from any thread, while others go on; not during `rewrap`.
+        """
         ...
 
     def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:

@@ -272,9 +272,13 @@ class SqlStore:
         """Write all that the store holds into a new SQLite store at `path`."""
         self._engine.backup(path, progress)
 
-    def verify(self, progress: Progress = ignore) -> list[Finding]:
+    def verify(self, progress: Progress = ignore, *, aside: bool = False) -> list[Finding]:
         """Return what is wrong with what the store holds."""
-        return verify(self._engine, self._seals, progress)
+        if not aside:
+            return verify(self._engine, self._seals, progress)
+        seals = self._seals.again()
+        with self._engine.snapshot(progress) as reading:
+            return verify(reading, seals, progress)
 
     def rewrap(self, store_key: bytes, *, deep: bool = False, progress: Progress = ignore) -> None:
         """Put everything under another store key."""

@@ -15,7 +15,7 @@ from brokerkm.store.records import Finding, Status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from brokerkm.store.engine import Engine, Session
+    from brokerkm.store.engine import Reading, Session
     from brokerkm.store.protocol import Progress
     from brokerkm.store.sealing import Seals
 
@@ -23,7 +23,7 @@ _MOST: Final = 100  # findings of one kind in one group; more say no more
 _BATCH: Final = 1000  # audit entries that are read at a time
 
 
-def verify(engine: Engine, seals: Seals, progress: Progress) -> list[Finding]:
+def verify(engine: Reading, seals: Seals, progress: Progress) -> list[Finding]:
     """Return what is wrong.
 
     Args:
