@@ -79,7 +79,9 @@ class Gate:
         """
         bound = known.identity if known is not None and known.identity else None
         returning = bound is not None and bound != join.identity
-        if bound is not None and (not returning or not self._returning or join.credential is None):
+        if returning and (not self._returning or join.credential is None):
+            raise RefusedError(Reason.BAD_SIGNATURE, "identity")  # whatever its time: it is no repetition
+        if bound is not None and not returning:
             check_join(join, self._group, member, now=now, last_time=last_time, identity=bound, token=None)
             return Applicant(self._group, member, join.identity, Proof.KEY)
         token = None

@@ -1,4 +1,8 @@
-"""Requests that have come and wait for their turn: few, in order, and handed on all that are there at a time."""
+"""Requests that have come and wait for their turn: few, in order, and handed on all that are there at a time.
+
+What finds no room is dropped, and its member asks again. Were the broker asked to wait instead, its answers to what
+the server publishes would wait too, behind a flood.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ if TYPE_CHECKING:
 
     from brokerkm.service.live import LiveGroup
 
-MAX_WAITING: Final = 1024  # requests, of 16 KB at most; then the broker is asked to wait
-BATCH: Final = 256  # requests that are looked up together; what is found grows old while they are answered
+MAX_WAITING: Final = 2048  # requests; 32 MB if each is as long as a message may be
+BATCH: Final = 1024  # requests that are looked up together; what is found grows old while they are answered
 
 
 class Request(NamedTuple):
@@ -33,9 +37,12 @@ class Intake:
         self._handle: Final = handle
         self._waiting: Final[asyncio.Queue[Request]] = asyncio.Queue(MAX_WAITING)
 
-    async def put(self, request: Request) -> None:
-        """Queue a request, once there is room."""
-        await self._waiting.put(request)
+    def put(self, request: Request) -> bool:
+        """Queue a request; return whether there was room."""
+        if self._waiting.full():
+            return False
+        self._waiting.put_nowait(request)
+        return True
 
     async def drained(self) -> None:
         """Return when all that was put is handled."""

@@ -43,7 +43,7 @@ class Found(NamedTuple):
     Args:
         members: by group and member id; `take` them, because what was found is good for one request only.
         tokens: by group and id; None for what is no token.
-        epochs: of the groups in which no commit was under way.
+        epochs: of the groups, with the commit that was under way: the store's thread had done that before.
     """
 
     members: dict[_Name, MemberRecord | None]
@@ -51,8 +51,12 @@ class Found(NamedTuple):
     epochs: dict[str, int]
 
     def has(self, group: LiveGroup, member: str) -> bool:
-        """Return whether a member's record is there, and as good as one that is looked up now."""
-        return (group.name, member) in self.members and self.epochs.get(group.name) == group.newest_epoch
+        """Return whether a member's record is there."""
+        return (group.name, member) in self.members
+
+    def is_current(self, group: LiveGroup) -> bool:
+        """Return whether no commit has begun since."""
+        return self.epochs.get(group.name) == group.newest_epoch
 
     def take(self, group: LiveGroup, member: str) -> MemberRecord | None:
         """Return a member's record, if it has one, for the last time."""
@@ -77,12 +81,11 @@ class OnFile:
         groups = {one.group.name: one.group for one in askers}
         before = {name: group.newest_epoch for name, group in groups.items()}
         found = await self._desk.call(self._look, askers)
-        for name, group in groups.items():
-            if before[name] == group.group.epoch == group.newest_epoch:  # no commit was under way
-                found.epochs[name] = before[name]
+        found.epochs.update(before)
+        quiet = {name for name, one in groups.items() if before[name] == one.group.epoch == one.newest_epoch}
         for (name, member), record in found.members.items():
-            if name in found.epochs:
-                self._note(name, member, Place(found.epochs[name], None if record is None else record.slot))
+            if name in quiet:  # otherwise the keys in memory are not those of the seats in the store
+                self._note(name, member, Place(before[name], None if record is None else record.slot))
         return found
 
     def _look(self, askers: Sequence[Asker]) -> Found:

@@ -105,6 +105,6 @@ class Reception:
     async def _request(self, name: str, member: str, payload: bytes) -> None:
         group = self._roster.groups.get(name)
         if group is not None and self._roster.serves(group):
-            await self._requests.offer(group, member, payload)
+            self._requests.offer(group, member, payload)
         elif self._requests.may_forward(name, member, payload):
             self._forward(name, member, payload)

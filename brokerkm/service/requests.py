@@ -19,7 +19,7 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.messages import Kind
 from brokerkm.core.notice import RefusalReason
 from brokerkm.core.request import Ack, Join, Leave, Sync
-from brokerkm.core.wire import message_type
+from brokerkm.core.wire import MAX_MESSAGE, message_type
 from brokerkm.errors import Reason, RefusedError, StoreError
 from brokerkm.service.feed import Feed
 from brokerkm.service.feed import Kind as Event
@@ -66,7 +66,7 @@ class Requests:
 
     Attributes:
         intake: what `offer` has let in.
-        refused: how many were refused, by reason; "rate" for those that were not looked at.
+        refused: how many were refused, by reason; "rate" and "busy" for those that were not looked at.
     """
 
     def __init__(
@@ -126,10 +126,13 @@ class Requests:
         await self.registration.stop()
         await self.sightings.flush()
 
-    async def offer(self, group: LiveGroup, member: str, payload: bytes) -> None:
-        """Let a request wait to be handled, if its rate allows that."""
-        if self._has_room(group.name, member):
-            await self.intake.put(Request(group, member, payload))
+    def offer(self, group: LiveGroup, member: str, payload: bytes) -> None:
+        """Let a request wait to be handled, if its size, its rate and its number allow that."""
+        if len(payload) > MAX_MESSAGE:
+            self.refused[Reason.OVERSIZED] += 1
+        elif self._has_room(group.name, member) and not self.intake.put(Request(group, member, payload)):
+            self.refused["busy"] += 1
+            self._feed.emit(Event.REQUEST_REFUSED, group.name, member, reason="busy")
 
     async def handle(self, group: LiveGroup, member: str, payload: bytes) -> None:
         """Grant or refuse what came on the request topic of `member`.
@@ -222,7 +225,9 @@ class Requests:
         self._refuse(group, who.member, who.nonce, rejection.reason)
 
     async def _join(self, group: LiveGroup, member: str, join: Join, found: Found) -> None:
-        known = await self._known(group, member, found)
+        if not found.has(group, member):
+            found = await self._file.look_up([_asker(group, member, join)])
+        known = found.take(group, member)  # good enough: the commit looks it up once more
         token = None if join.token is None else found.tokens.get((group.name, join.token))
         if join.token is not None and token is None and (known is None or not known.identity):
             raise RefusedError(Reason.UNKNOWN_TOKEN, "credential")  # a flood is not worth more
@@ -327,7 +332,7 @@ class Requests:
 
     async def _known(self, group: LiveGroup, member: str, found: Found) -> MemberRecord | None:
         """Return a member's record as it is now, which is what was found unless something has happened since."""
-        if not found.has(group, member):
+        if not (found.has(group, member) and found.is_current(group)):
             found = await self._file.look_up([Asker(group, member)])
         return found.take(group, member)
 

@@ -317,8 +317,8 @@ async def deafen(yard: Yard, kind: Kind) -> None:
     assert requests is not None
     offer = requests.offer
 
-    async def deaf(group: object, member: str, payload: bytes) -> None:
+    def deaf(group: object, member: str, payload: bytes) -> None:
         if message_type(payload) != kind:
-            await offer(group, member, payload)  # type: ignore[arg-type]
+            offer(group, member, payload)  # type: ignore[arg-type]
 
     requests.offer = deaf  # type: ignore[method-assign]
