@@ -73,6 +73,7 @@ async def _run(forwarder: Forwarder, members: str | None, ready: str) -> None:
         try:
             if members is not None:
                 forwarder.set_members(keys.read_members(members))
+                click.echo(f"reloaded {members}", err=True)
         except BrokerkmError as error:
             click.echo(f"not reloaded: {error}", err=True)
 

@@ -184,7 +184,7 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Path, authority: Authority
         ("POST", "/v1/groups", {"name": "x"}, {"idempotency_key": "a b"}, 422, "invalid"),
         ("POST", "/v1/groups", {"name": "x"}, {"idempotency_key": "k" * 256}, 422, "invalid"),
         ("POST", "/v1/groups/plant/import", b"x,y", {"content_type": "text/plain"}, 415, "wrong-media-type"),
-        ("POST", "/v1/groups/plant/import", b"x" * 2000, {"content_type": "text/csv"}, 422, "invalid"),
+        ("POST", "/v1/groups/plant/import", b"x" * 9000, {"content_type": "text/csv"}, 422, "invalid"),
         ("POST", "/v1/groups/plant/evict", {}, {}, 422, "invalid"),
         ("POST", "/v1/groups/plant/evict", {"members": []}, {}, 422, "invalid"),
         ("POST", "/v1/groups/plant/evict", {"members": ["a"] * 10_001}, {}, 422, "invalid"),

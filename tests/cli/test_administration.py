@@ -102,7 +102,8 @@ def test_import_of_json_lines_may_be_repeated(console: Console, group: str) -> N
     assert [(1, "d-1", "added"), (2, "d-2", "added"), (3, "d-3", "added")] == [
         (one["line"], one["member"], one["result"]) for one in first
     ]
-    assert "0 seated, 0 listed, 3 were there already, 0 refused\n" == console.run("member", "import", str(file), "-g", group)
+    again = console.run("member", "import", str(file), "-g", group)
+    assert "0 seated, 0 listed, 3 were there already, 0 refused\n" == again
 
 
 def test_lists_show_those_that_are_meant(console: Console) -> None:

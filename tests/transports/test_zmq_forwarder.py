@@ -222,6 +222,8 @@ async def test_the_command_forwards_until_it_is_told_to_stop(urls: tuple[str, st
                 pass
             members.write_text(f"{member_key.public} m1\n")
             process.send_signal(signal.SIGHUP)
+            while f"reloaded {members}" not in await line(process.stderr):
+                pass
             async with hub.opened(url, key_file=str(tmp_path / "member")) as member:
                 await member.transport.subscribe(["#"])
                 assert [Delivery("a/1", b"kept", retained=True)] == await member.deliveries(1)
