@@ -12,6 +12,8 @@ from brokerkm.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_WRITES: Final = frozenset({"write", "settle", "touch", "mark_published", "create_group", "destroy_group"})
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -25,13 +27,14 @@ class StoreDesk:
 
     Attributes:
         care: held by whoever copies, checks or seals the whole store, which takes long.
-        failure: why the last call that touched the storage failed; None if it did not.
+        failure: why a call failed that touched the storage; None once one of its kind, or one that writes, succeeded.
         timed: called in the desk's thread after each call: name of the function, seconds, whether the storage failed.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="brokerkm-store")
         self.failure: StoreError | None = None
+        self._writing_fails = False
         self.care: Final = asyncio.Lock()
         self.timed: Callable[[str, float, bool], None] | None = None
 
@@ -48,10 +51,19 @@ class StoreDesk:
             failure = error
             raise
         finally:
-            self.failure = failure
+            name = getattr(function, "__name__", "call")
+            self._note(failure, writes=name in _WRITES)
             if self.timed is not None:
-                name = getattr(function, "__name__", "call")
                 self.timed(name, time.perf_counter() - began, failure is not None)
+
+    def _note(self, failure: StoreError | None, *, writes: bool) -> None:
+        """Remember a failure, or forget it: a full disk can be read, and that it can be read says nothing."""
+        if failure is not None:
+            self.failure = failure
+            self._writing_fails |= writes
+        elif writes or not self._writing_fails:
+            self.failure = None
+            self._writing_fails = False
 
     async def close(self) -> None:
         """Wait for what was asked for, and end the thread."""
