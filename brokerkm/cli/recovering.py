@@ -1,4 +1,4 @@
-"""`brokerkm group recover`: after a store was restored from a backup, while no server runs."""
+"""`brokerkm group recover`: after a store was restored from a backup, while no server leads the group."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from brokerkm.errors import UsageError
 from brokerkm.transport import Role, create
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from brokerkm.service.recovery import Recovery
+    from brokerkm.store.protocol import Store
+    from brokerkm.store.sql import SqlStore
     from brokerkm.transport import Options
 
 
@@ -53,7 +58,7 @@ def recover(
     state: Path,
     as_json: bool,
 ) -> None:
-    """Put the group NAME right after its store was restored from a backup; stop the server first.
+    """Put the group NAME right after its store was restored from a backup; stop the server that leads it first.
 
     The epoch jumps above what the broker has seen, every key is drawn anew, and everybody whom the backup knows gets
     new keys as soon as the server runs. The backup does not know who was evicted after it was made: name them by
@@ -71,10 +76,11 @@ def recover(
         message = "name the broker by --broker or --config: it has seen what the backup has not"
         raise UsageError(message)
     transport = create(configuration.broker.url, broker_options(configuration, options))
-    with contextlib.closing(open_store(configuration, state)) as store:
-        done = asyncio.run(
-            run(
-                store,
+
+    async def work(store: SqlStore) -> Recovery:
+        async with _held(store, name, configuration.cluster.lease) as mine:
+            return await run(
+                mine,
                 transport,
                 name,
                 evicted=evicted,
@@ -83,7 +89,9 @@ def recover(
                 random=os.urandom,
                 force=force,
             )
-        )
+
+    with contextlib.closing(open_store(configuration, state)) as store:
+        done = asyncio.run(work(store))
     if as_json:
         print_json({"group": name, **done._asdict()})
         return
@@ -91,3 +99,17 @@ def recover(
         f"group {name} goes on at epoch {done.epoch}: the store was at {done.before}, the broker at {done.broker}"
     )
     click.echo(f"{done.welcomed} members get new keys and {done.evicted} are out, as soon as brokerkm serve runs")
+
+
+@contextlib.asynccontextmanager
+async def _held(store: SqlStore, group: str, lease: float) -> AsyncGenerator[Store]:
+    """Keep servers from leading a group: a SQLite file nobody else can have open, in PostgreSQL there are leases."""
+    from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - not for --help
+
+    if not isinstance(store, PostgresStore):
+        yield store
+        return
+    from brokerkm.service.seizing import seized  # noqa: PLC0415 - it needs psycopg
+
+    async with seized(store, group, lease) as mine:
+        yield mine

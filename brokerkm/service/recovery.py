@@ -67,7 +67,7 @@ async def recover(
     patience: float = 5.0,
     force: bool = False,
 ) -> Recovery:
-    """Recover the group `name`, which no server may be serving meanwhile.
+    """Recover the group `name`, which no server may lead meanwhile: see `brokerkm.service.seizing`.
 
     Args:
         transport: not yet open, of the server's role; closed afterwards.
