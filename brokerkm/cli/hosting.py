@@ -8,6 +8,7 @@ import dataclasses
 import urllib.parse
 from typing import TYPE_CHECKING, NamedTuple
 
+from brokerkm.cli.occupying import occupied
 from brokerkm.cli.reloading import Reloading, request_limits
 from brokerkm.config import address
 from brokerkm.config.stores import open_store
@@ -60,6 +61,7 @@ async def hosted(
     if options.password is not None:
         logs.redaction.hide([options.password])
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(occupied(state))
         store = stack.enter_context(contextlib.closing(open_store(configuration, state)))
         leadership = _leadership(configuration, store)
         if leadership is not None:  # by this name the next leader of its groups ends its connection

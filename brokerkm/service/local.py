@@ -5,4 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 STORE_FILE: Final = "brokerkm.sqlite"
+LOCK_FILE: Final = "brokerkm.lock"  # held by the server that runs here
 CONTROL_SOCKET: Final = "control.sock"

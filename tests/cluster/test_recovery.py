@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from brokerkm.core.events import Evicted
 from brokerkm.errors import StoreError
@@ -90,7 +91,8 @@ def copy_database(postgres: Postgres, database: str) -> str:
     """Return the URL of a copy of a database that nobody is connected to."""
     source = database.rpartition("/")[2]
     with postgres.connect("postgres") as connection:
-        connection.execute(f"CREATE DATABASE {source}_copy TEMPLATE {source}")  # type: ignore[call-overload] # ours
+        names = SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(f"{source}_copy"), Identifier(source))
+        connection.execute(names)
     return postgres.url(f"{source}_copy")
 
 
