@@ -152,7 +152,7 @@ def _contents(path: str) -> bytes:
 def _read_authorities(path: str) -> tuple[x509.Certificate, ...]:
     try:
         anchors = x509.load_pem_x509_certificates(_contents(path))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         if isinstance(error, UsageError):
             raise
         message = f"{path}: it has to hold certificates in PEM"

@@ -36,7 +36,7 @@ def read_lists(data: bytes) -> list[x509.CertificateRevocationList]:
             return [x509.load_der_x509_crl(data)]
         parts = data.split(_PEM_END)[:-1]
         return [x509.load_pem_x509_crl(part + _PEM_END + b"\n") for part in parts]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         message = "this is no certificate revocation list in PEM or DER"
         raise UsageError(message) from error
 
@@ -47,7 +47,8 @@ class Revocations:
     def __init__(self, lists: Iterable[x509.CertificateRevocationList]) -> None:
         self._by_issuer: Final[dict[x509.Name, list[_List]]] = {}
         for crl in lists:
-            self._by_issuer.setdefault(crl.issuer, []).append(_read(crl))
+            found = _read(crl)
+            self._by_issuer.setdefault(crl.issuer, []).append(found)
 
     def check(self, path: Sequence[x509.Certificate], now: dt.datetime) -> None:
         """Refuse a path, device first and anchor last, of which something is revoked or may be, for all we know."""
@@ -71,7 +72,8 @@ def _read(crl: x509.CertificateRevocationList) -> _List:
         critical = [one.oid.dotted_string for one in crl.extensions if one.critical]
         critical += [one.oid.dotted_string for entry in crl for one in entry.extensions if one.critical]
         serials = frozenset(entry.serial_number for entry in crl)
-    except ValueError as error:
+        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc  # parsed only when asked for
+    except (ValueError, TypeError) as error:
         message = "a certificate revocation list cannot be read"
         raise UsageError(message) from error
     if critical:
