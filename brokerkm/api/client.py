@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from brokerkm.offline import OfflineRequest
-    from brokerkm.service.api import ImportRow
+    from brokerkm.service.api import ImportRow, Named
     from brokerkm.service.credentials import Role
     from brokerkm.store.protocol import Progress
 
@@ -132,7 +132,11 @@ class RemoteAdmin:
 
     async def configure(self, group: str, settings: Settings) -> GroupInfo:
         """Have the server do something else for the group by itself."""
-        body = {"settings": dataclasses.asdict(settings)}
+        return await self.change(group, {}, dataclasses.asdict(settings))
+
+    async def change(self, group: str, policy: Named, settings: Named) -> GroupInfo:
+        """Change what is named of both in one transaction; all else stays as it is."""
+        body = {"policy": dict(policy), "settings": dict(settings)}
         return GroupInfo(**await self._exchange.ask("PATCH", _group(group), body))
 
     async def freeze(self, group: str) -> GroupInfo:

@@ -1,6 +1,5 @@
 """Routes of groups."""
 
-import dataclasses
 from typing import Any, Final
 
 from litestar import delete, get, patch, post
@@ -21,23 +20,15 @@ from brokerkm.api.bodies import (
     SettingsBody,
     listing,
 )
-from brokerkm.core.crypto import Algorithm, Suite
+from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
-from brokerkm.service.api import PAGE, GroupInfo, Outcome, read_policy
+from brokerkm.service.api import PAGE, GroupInfo, Outcome, adopt_policy
 from brokerkm.service.credentials import Role
 from brokerkm.store.records import Settings
 
 
 def _named(body: PolicyBody | SettingsBody) -> dict[str, Any]:
     return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
-
-
-def adopt(policy: Policy, body: PolicyBody) -> Policy:
-    """Return a policy with what a body names."""
-    named = _named(body)
-    if "algorithm" in named:
-        named["algorithm"] = Algorithm[named["algorithm"].upper().replace("-", "_")]
-    return dataclasses.replace(policy, **named)
 
 
 @get("/groups", operation_id="listGroups", role=Role.VIEWER)
@@ -54,7 +45,7 @@ async def create_group(admin: Acting, data: JSONBody[CreateGroup]) -> GroupInfo:
         data.name,
         degree=data.degree,
         suite=Suite[data.suite.upper().replace("-", "_")],
-        policy=adopt(Policy(), data.policy),
+        policy=adopt_policy(Policy(), _named(data.policy)),
         prefix=data.prefix,
         beacon_interval=data.beacon_interval,
         settings=Settings(**_named(data.settings)),
@@ -76,13 +67,7 @@ async def rotate_group(admin: Acting, group: GroupPath, data: JSONBody[Rotate]) 
 @patch("/groups/{group:str}", operation_id="setGroup", role=Role.ADMIN)
 async def set_group(admin: Acting, group: GroupPath, data: JSONBody[SetGroup]) -> GroupInfo:
     """Change what a group's members keep to, which is signed to them, and what the server does for it by itself."""
-    info = await admin.show(group)
-    if settings := _named(data.settings):
-        kept: dict[str, Any] = {**info.settings, **settings}
-        await admin.configure(group, Settings(**kept))
-    if _named(data.policy):
-        await admin.set_policy(group, adopt(read_policy(info.policy), data.policy))
-    return await admin.show(group)
+    return await admin.change(group, _named(data.policy), _named(data.settings))
 
 
 @post("/groups/{group:str}/hand-over", operation_id="handOverGroup", role=Role.ADMIN, status_code=200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -14,11 +14,64 @@ from brokerkm.cli.recovering import recover
 from brokerkm.cli.servers import move
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from brokerkm.service import AdminApi, GroupInfo, Outcome
 
 _SUITES: Final = ("x25519", "mlkem768-x25519")
+_ALGORITHMS: Final = ("aes-256-gcm", "chacha20-poly1305")
+_F = TypeVar("_F", bound="Callable[..., object]")
+_MAX: Final = 0xFFFFFFFF  # seconds; a Beacon has no room for more
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "interval": click.option(
+        "--interval", type=click.FloatRange(0, 3600), help="Seconds that changes wait to be made together."
+    ),
+    "max_pending": click.option("--max-pending", type=click.IntRange(1, 1_000_000), help="How many wait at most."),
+    "root_period": click.option(
+        "--root-period", type=click.IntRange(0, _MAX), help="Seconds after which the group gets a new key; 0: never."
+    ),
+    "leaf_period": click.option(
+        "--leaf-period", type=click.IntRange(0, _MAX), help="Seconds after which members get new keys; 0: never."
+    ),
+    "retained": click.option(
+        "--retained/--no-retained", default=None, help="Whether the broker keeps the newest Rekeys and Welcomes."
+    ),
+}
+_POLICY: Final[dict[str, Any]] = {
+    "grace": click.option(
+        "--grace", type=click.IntRange(0, _MAX), help="Seconds that the previous key still opens messages (30)."
+    ),
+    "hold": click.option("--hold", type=click.IntRange(0, _MAX), help="Seconds that a message waits for its key (5)."),
+    "max_silence": click.option(
+        "--max-silence", type=click.IntRange(1, _MAX), help="Seconds without Beacon before members object (300)."
+    ),
+    "stop_when_silent": click.option(
+        "--stop-when-silent/--send-when-silent", default=None, help="Whether members stop sending then (they do)."
+    ),
+    "source_authentication": click.option(
+        "--sign/--no-sign", "source_authentication", default=None, help="Whether members sign every message."
+    ),
+    "algorithm": click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="What seals messages."),
+    "acknowledge": click.option(
+        "--acknowledge", type=click.IntRange(0, _MAX), help="Seconds within which an epoch is confirmed; 0: never."
+    ),
+}
+
+
+def _terms_options(command: _F) -> _F:
+    """Give a command what members keep to, and what the server does by itself; None for what is not named."""
+    for option in reversed([*_POLICY.values(), *_SETTINGS.values()]):
+        command = option(command)
+    return command
+
+
+def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what was named of the policy, and of the settings."""
+    named = {name: value for name, value in values.items() if value is not None}
+    policy = {name: value for name, value in named.items() if name in _POLICY}
+    return policy, {name: value for name, value in named.items() if name in _SETTINGS}
 
 
 @click.group()
@@ -35,6 +88,7 @@ group.add_command(move)
 Examples:
   brokerkm group create plant
   brokerkm group create depot --suite mlkem768-x25519 --degree 8 --sign
+  brokerkm group create hall --algorithm chacha20-poly1305 --acknowledge 10 --root-period 86400
 """
 )
 @click.argument("name")
@@ -42,11 +96,7 @@ Examples:
 @click.option("--suite", default=_SUITES[0], show_default=True, type=click.Choice(_SUITES), help="Seals Welcomes.")
 @click.option("--prefix", default="bkm/1", show_default=True, help="What all topics of the group begin with.")
 @click.option("--beacon-interval", default=30, show_default=True, help="Seconds between Beacons.")
-@click.option("--grace", default=30, show_default=True, help="Seconds that the previous key still opens messages.")
-@click.option("--hold", default=5, show_default=True, help="Seconds that a message waits for its key.")
-@click.option("--max-silence", default=300, show_default=True, help="Seconds without Beacon before members object.")
-@click.option("--send-when-silent", is_flag=True, help="Members go on sending then.")
-@click.option("--sign", is_flag=True, help="Members sign every message with their own key.")
+@_terms_options
 @server_options
 @json_option
 def create(
@@ -56,28 +106,27 @@ def create(
     suite: str,
     prefix: str,
     beacon_interval: int,
-    grace: int,
-    hold: int,
-    max_silence: int,
-    send_when_silent: bool,
-    sign: bool,
     state: Path,
     as_json: bool,
+    **values: Any,  # noqa: ANN401 - click's
 ) -> None:
     """Create the group NAME."""
     from brokerkm.core.crypto import Suite  # noqa: PLC0415 - not for --help
     from brokerkm.core.policy import Policy  # noqa: PLC0415 - not for --help
+    from brokerkm.service.api import adopt_policy  # noqa: PLC0415 - not for --help
+    from brokerkm.store.records import Settings  # noqa: PLC0415 - not for --help
 
-    policy = Policy(grace, hold, max_silence, stop_when_silent=not send_when_silent, source_authentication=sign)
+    policy, settings = _split(values)
 
     async def work(admin: AdminApi) -> GroupInfo:
         return await admin.create_group(
             name,
             degree=degree,
             suite=Suite[suite.upper().replace("-", "_")],
-            policy=policy,
+            policy=adopt_policy(Policy(), policy),
             prefix=prefix,
             beacon_interval=beacon_interval,
+            settings=Settings(**settings),
         )
 
     _print_group(administer(state, work), as_json=as_json)
@@ -139,36 +188,18 @@ def rotate(*, name: str | None, everything: bool, state: Path, as_json: bool) ->
 
 @group.command("set", epilog="\b\nExamples:\n  brokerkm group set plant --grace 60 --root-period 86400\n")
 @click.argument("name", required=False)
-@click.option("--grace", type=click.IntRange(0), help="Seconds that the previous key still opens messages.")
-@click.option("--hold", type=click.IntRange(0), help="Seconds that a message waits for its key.")
-@click.option("--max-silence", type=click.IntRange(1), help="Seconds without Beacon before members object.")
-@click.option("--stop-when-silent/--send-when-silent", default=None, help="Whether members stop sending then.")
-@click.option("--sign/--no-sign", "source_authentication", default=None, help="Whether members sign every message.")
-@click.option("--acknowledge", type=click.IntRange(0), help="Seconds within which an epoch is confirmed; 0: never.")
-@click.option("--interval", type=click.FloatRange(0), help="Seconds that changes wait to be made together.")
-@click.option("--max-pending", type=click.IntRange(1), help="How many changes wait at most.")
-@click.option("--root-period", type=click.IntRange(0), help="Seconds after which the group gets a new key; 0: never.")
-@click.option("--leaf-period", type=click.IntRange(0), help="Seconds after which members get new keys; 0: never.")
+@_terms_options
 @server_options
 @json_option
 def set_(*, name: str | None, state: Path, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - click's
     """Change the group NAME, or the only one: what its members keep to, and what the server does by itself."""
-    from brokerkm.service.api import read_policy  # noqa: PLC0415 - not for --help
-    from brokerkm.store.records import Settings  # noqa: PLC0415 - not for --help
-
-    named = {key: value for key, value in values.items() if value is not None}
-    if not named:
+    policy, settings = _split(values)
+    if not policy and not settings:
         message = "say what to change: see --help"
         raise click.UsageError(message)
 
     async def work(admin: AdminApi) -> GroupInfo:
-        info = await admin.show(await resolve_group(admin, name))
-        policy = {key: value for key, value in named.items() if key in info.policy}
-        if settings := {key: value for key, value in named.items() if key in info.settings}:
-            await admin.configure(info.name, dataclasses.replace(Settings(**cast("Any", info.settings)), **settings))
-        if policy:
-            await admin.set_policy(info.name, dataclasses.replace(read_policy(info.policy), **policy))
-        return await admin.show(info.name)
+        return await admin.change(await resolve_group(admin, name), policy, settings)
 
     _print_group(administer(state, work), as_json=as_json)
 
@@ -246,6 +277,7 @@ def _print_group(info: GroupInfo, *, as_json: bool) -> None:
         return
     for part, fields in (("policy", info.policy), ("settings", info.settings)):
         values[part] = "\n".join(f"{name.replace('_', ' ')} {_say(value)}" for name, value in fields.items())
+    values["frozen"] = _say(info.frozen)
     print_fields({name.replace("_", " "): value for name, value in values.items()})
 
 

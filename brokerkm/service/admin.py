@@ -18,6 +18,7 @@ from brokerkm.service.tickets import Tickets
 from brokerkm.store.records import GroupRecord, Settings, Status
 
 if TYPE_CHECKING:
+    from brokerkm.service.api import Named
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.server import KeyServer
 
@@ -83,8 +84,12 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
 
     async def configure(self, group: str, settings: Settings) -> GroupInfo:
         """Have the server do something else for the group by itself."""
+        return await self.change(group, {}, dataclasses.asdict(settings))
+
+    async def change(self, group: str, policy: Named, settings: Named) -> GroupInfo:
+        """Change what is named of both in one transaction; all else stays as it is."""
         live = self._group(group)
-        await live.configure(settings, self._actor)
+        await self._outcome(live, live.change(policy, settings, self._actor))
         return await self._info(live)
 
     async def freeze(self, group: str) -> GroupInfo:

@@ -6,8 +6,9 @@ Values are what JSON can say: keys and hashes in hexadecimal; times in milliseco
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.group import DEFAULT_DEGREE
@@ -16,7 +17,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from brokerkm.descriptor import Descriptor
     from brokerkm.offline import OfflineBundle, OfflineRequest
@@ -27,6 +28,8 @@ DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
 DEFAULT_LIFETIME: Final = 24 * 3600.0  # s that a new token is valid
 PAGE: Final = 1000  # members, groups or audit entries returned at a time, at most
 IMPORT_ROWS: Final = 10_000  # members that one call takes in, at most: one commit, half a second of two cores
+Named: TypeAlias = Mapping[str, int | float | bool | str | None]  # fields of a policy or of settings
+
 ALGORITHMS: Final = {one: one.name.lower().replace("_", "-") for one in Algorithm}  # names for people
 
 
@@ -238,10 +241,12 @@ def policy_fields(policy: Policy) -> dict[str, int | bool | str]:
     return dataclasses.asdict(policy) | {"algorithm": ALGORITHMS[policy.algorithm]}
 
 
-def read_policy(named: Mapping[str, int | bool | str]) -> Policy:
-    """Return the policy whose fields `policy_fields` has named."""
-    algorithm = next(one for one, name in ALGORITHMS.items() if name == named["algorithm"])
-    return dataclasses.replace(Policy(), **{**named, "algorithm": algorithm})  # type: ignore[arg-type]
+def adopt_policy(policy: Policy, named: Named) -> Policy:
+    """Return a policy with the fields that are named as `policy_fields` names them."""
+    found: dict[str, Any] = {**policy_fields(policy), **named}
+    algorithm = next(one for one, name in ALGORITHMS.items() if name == found["algorithm"])
+    found["algorithm"] = algorithm
+    return Policy(**found)
 
 
 class AdminApi(Protocol):
@@ -287,6 +292,10 @@ class AdminApi(Protocol):
 
     async def configure(self, group: str, settings: Settings) -> GroupInfo:
         """Have the server do something else for the group by itself."""
+        ...
+
+    async def change(self, group: str, policy: Named, settings: Named) -> GroupInfo:
+        """Change what is named of both, as `GroupInfo` names it, in one transaction; all else stays as it is."""
         ...
 
     async def freeze(self, group: str) -> GroupInfo:

@@ -8,7 +8,6 @@ be stored goes on waiting. Publishing is the business of `brokerkm.service.publi
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason
 from brokerkm.core.tree import KeyTree
+from brokerkm.service.api import adopt_policy
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin, Rejection
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.settlement import Settlement
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
     from brokerkm.core.policy import Policy
+    from brokerkm.service.api import Named
     from brokerkm.service.desk import StoreDesk
     from brokerkm.service.settlement import Settled
     from brokerkm.store.protocol import Store
@@ -251,16 +252,40 @@ class LiveGroup:
             StoreError: it could not be stored, and nothing has changed; or only that Beacon, and the next says it.
         """
         async with self._turn:
-            await self._desk.call(self._store_policy, policy, actor, int(self._clock() * 1000))
+            await self._desk.call(self._store_terms, policy, self.record.settings, actor)
             self._feed.emit(Kind.POLICY, self.name)
             return self.group.epoch, await self._beacon()
 
-    def _store_policy(self, policy: Policy, actor: str, now: int) -> None:
-        record, before = replace(self.record, policy=policy), self.record.policy
-        names = [item.name for item in fields(policy)]
-        details = {name: int(getattr(policy, name)) for name in names if getattr(policy, name) != getattr(before, name)}
-        entry = AuditEntry(now, actor, "set-policy", self.name, details)
-        self._store.write(self.name, Change(record=record, audit=[entry]))
+    async def change(self, policy: Named, settings: Named, actor: str) -> tuple[int, int]:
+        """Change what is named of policy and settings; return epoch and sequence of the Beacon that says so, or 0.
+
+        Raises:
+            StoreError: as for `set_policy`.
+        """
+        kept: dict[str, Any] = dict(settings)
+        async with self._turn:
+            before = self.record
+            adopted = adopt_policy(before.policy, policy)
+            await self._desk.call(self._store_terms, adopted, replace(before.settings, **kept), actor)
+            self.changed.set()  # for the schedule, which goes by the record
+            if adopted == before.policy:
+                return self.group.epoch, 0
+            self._feed.emit(Kind.POLICY, self.name)
+            return self.group.epoch, await self._beacon()
+
+    def _store_terms(self, policy: Policy, settings: Settings, actor: str) -> None:
+        """Store both in one transaction, if either is another than before; in the store's thread."""
+        now, before = int(self._clock() * 1000), self.record
+        other = _news(before.settings, settings)
+        changed: dict[str, dict[str, str | int | bool]] = {
+            "set": {name: value if isinstance(value, int) else str(value) for name, value in other},
+            "set-policy": {name: int(value) for name, value in _news(before.policy, policy)},
+        }
+        audit = [AuditEntry(now, actor, action, self.name, details) for action, details in changed.items() if details]
+        if not audit:
+            return
+        record = replace(before, policy=policy, settings=settings)
+        self._store.write(self.name, Change(record=record, audit=audit))
         self.group.set_policy(policy)
         self.record = record
 
@@ -274,13 +299,6 @@ class LiveGroup:
             await self._desk.call(self._store_handover, actor, self._clock())
             self._feed.emit(Kind.HANDOVER, self.name, server_key=self.group.server_key.hex())
             return self.group.epoch, await self._beacon()
-
-    async def configure(self, settings: Settings, actor: str) -> None:
-        """Keep to other settings; raises `StoreError`, and nothing has changed."""
-        before = dataclasses.asdict(self.record.settings)
-        changed = {name: value for name, value in dataclasses.asdict(settings).items() if value != before[name]}
-        details = {name: value if isinstance(value, int) else str(value) for name, value in changed.items()}
-        await self._amend(actor, "set", details, settings=settings)
 
     async def freeze(self, actor: str, *, frozen: bool) -> None:
         """Commit nothing from now on, or go on; raises `StoreError`, and nothing has changed."""
@@ -335,3 +353,9 @@ def load_group(store: Store, record: GroupRecord) -> Group:
         directory=StoredSeats(store, record.name, tree.count),
         handovers=record.handovers,
     )
+
+
+def _news(before: Policy | Settings, after: Policy | Settings) -> list[tuple[str, Any]]:
+    """Return the fields that are not what they were."""
+    pairs = [(item.name, getattr(after, item.name)) for item in fields(after)]
+    return [(name, value) for name, value in pairs if value != getattr(before, name)]

@@ -57,7 +57,7 @@ class Membership(MemberImport):
         if known.status is not Status.EVICTED:
             message = f"{member!r} was not evicted from group {group}"
             raise UsageError(message)
-        return await self._list(live, member, known.identity, known)
+        return await self._list(live, member, known.identity, known, "readmit")
 
     async def refresh(self, group: str, member: str) -> MemberInfo:
         """Give a seated member a new leaf key with the next commit."""
@@ -119,9 +119,11 @@ class Membership(MemberImport):
             raise _unknown(live, member)
         return known
 
-    async def _list(self, live: LiveGroup, member: str, identity: bytes, known: MemberRecord | None) -> MemberInfo:
+    async def _list(
+        self, live: LiveGroup, member: str, identity: bytes, known: MemberRecord | None, action: str = "list"
+    ) -> MemberInfo:
         record = listed(member, identity, known, self._now())
-        await self._write(live.name, Change(members=[record], audit=[self._entry("list", member)]))
+        await self._write(live.name, Change(members=[record], audit=[self._entry(action, member)]))
         return member_info(record)
 
 

@@ -161,6 +161,37 @@ def test_group_is_set_frozen_thawed_and_handed_over(console: Console, group: str
     assert ["create", "set", "set-policy", "freeze", "thaw", "hand-over"] == actions
 
 
+def test_group_is_created_and_set_to_every_term(console: Console, group: str) -> None:
+    """All that a group can be given at first can be changed; what is the same already leaves no entry."""
+    policy = ("--algorithm", "chacha20-poly1305", "--acknowledge", "10", "--send-when-silent")
+    periods = ("--root-period", "86400", "--leaf-period", "7200", "--no-retained")
+    terms = (*policy, "--interval", "0.5", "--max-pending", "9", *periods)
+    (created,) = console.ask("group", "create", f"{group}-2", *terms)
+    (changed,) = console.ask("group", "set", group, *terms)
+    for one in (created, changed):
+        assert {"algorithm": "chacha20-poly1305", "acknowledge": 10, "stop_when_silent": False}.items() <= one[
+            "policy"
+        ].items()
+        assert one["settings"] == {
+            "interval": 0.5,
+            "max_pending": 9,
+            "root_period": 86400,
+            "leaf_period": 7200,
+            "retained": False,
+        }
+    console.run("group", "set", group, *terms)
+    (back,) = console.ask("group", "set", group, "--retained", "--algorithm", "aes-256-gcm")
+    assert (True, "aes-256-gcm", 10) == (
+        back["settings"]["retained"],
+        back["policy"]["algorithm"],
+        back["policy"]["acknowledge"],
+    )
+    actions = [one["action"] for one in console.ask("audit", "list", "-g", group)]
+    assert ["create", "set", "set-policy", "set", "set-policy"] == actions
+    assert "frozen" in console.run("group", "show", group)
+    assert "--grace" in console.run("group", "set", group, "--grace", "4294967296", status=2)
+
+
 def test_group_is_destroyed_once_its_name_is_typed(console: Console, group: str) -> None:
     """Whoever types something else keeps the group; the audit log stays in any case."""
     assert "nothing was done" in console.run("group", "destroy", group, text="fleet\n", status=1)

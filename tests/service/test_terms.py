@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from brokerkm.store import Store
+    from brokerkm.store import Change, Store
 
     OpenDevice = Callable[..., Awaitable[Device]]
 
@@ -69,6 +69,37 @@ async def test_policy_reaches_members_and_outlives_the_server(server: KeyServer,
         assert OTHER == again.groups["plant"].group.policy == again.groups["plant"].record.policy
     finally:
         await again.stop()
+
+
+async def test_two_operators_change_different_terms_at_once(server: KeyServer) -> None:
+    """Each names what it wants; neither takes back what the other did."""
+    admin = server.admin
+    one, two, three = {"grace": 7}, {"hold": 8, "algorithm": "chacha20-poly1305"}, {"root_period": 60}
+    await asyncio.gather(admin.change("plant", one, {}), admin.change("plant", two, three))
+    record = server.groups["plant"].record
+    policy = replace(Policy(), grace=7, hold=8, algorithm=Algorithm.CHACHA20_POLY1305)
+    assert (policy, 60) == (record.policy, record.settings.root_period)
+    stored = server.store.group("plant")
+    assert stored is not None
+    assert (record.policy, record.settings) == (stored.policy, stored.settings)
+
+
+async def test_policy_and_settings_are_one_change(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are stored, or neither."""
+    before = server.groups["plant"].record
+    written: list[Change] = []
+
+    def fail(_group: str, change: Change) -> int:
+        written.append(change)
+        message = "disk full"
+        raise StoreError(message)
+
+    monkeypatch.setattr(server.store, "write", fail)
+    with pytest.raises(StoreError, match="disk full"):
+        await server.admin.change("plant", {"grace": 7}, {"root_period": 60})
+    assert ["set", "set-policy"] == [entry.action for change in written for entry in change.audit]
+    assert before == server.groups["plant"].record
+    assert before.policy == server.groups["plant"].group.policy
 
 
 async def test_members_follow_a_hand_over(server: KeyServer, device: OpenDevice) -> None:
