@@ -31,8 +31,13 @@ class Host(Protocol):
     async def lead(self, tenures: Mapping[str, Tenure]) -> None:
         """Load these groups and serve them; raises `StoreError` for the first that cannot be, and serves none."""
 
-    async def yield_(self, group: str, *, gracefully: bool) -> None:
-        """Stop serving a group and forget its keys; gracefully, commit and publish first what waits."""
+    async def yield_(self, group: str, *, gracefully: bool) -> bool:
+        """Stop serving a group and forget its keys; gracefully, commit and publish first what waits.
+
+        Returns:
+            whether nothing of the group can be under way any more.
+        """
+        ...
 
     async def reload(self, group: str, tenure: Tenure) -> None:
         """Load a group again that the store may be ahead of, with the changes that wait."""
@@ -60,8 +65,12 @@ class Leadership(Protocol):
     async def start(self, host: Host) -> None:
         """Lead what is to be led, from now until `stop`; raises `StoreError`."""
 
-    async def stop(self) -> None:
-        """Give up what is led; the host has stopped serving it."""
+    async def stop(self, *, drained: bool) -> None:
+        """Give up what is led; the host has stopped serving it.
+
+        Args:
+            drained: whether nothing can be under way any more.
+        """
 
     def retire(self) -> None:
         """Take on nothing more."""
@@ -111,7 +120,7 @@ class SoleLeadership:
         self._host = host
         await host.lead({name: Tenure() for name in await host.stored()})
 
-    async def stop(self) -> None:
+    async def stop(self, *, drained: bool) -> None:
         """Do nothing: nobody else waits."""
 
     def retire(self) -> None:

@@ -91,8 +91,8 @@ class LeasedLeadership:
         """Take on nothing more, and hand nothing over."""
         self._retired = True
 
-    async def stop(self) -> None:
-        """Give the leases back."""
+    async def stop(self, *, drained: bool) -> None:
+        """Give the leases back, or let them run out if something may be under way: then the next leader cuts it off."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -101,8 +101,7 @@ class LeasedLeadership:
         await self.courier.close()
         with contextlib.suppress(StoreError):  # then they run out
             for group in list(self._tenures):
-                self._drop(group)
-                await self._desk.call(self._leases.release, self.me.id, group)
+                await self._part(group, drained=drained)
             await self._desk.call(self._leases.farewell, self.me.id)
         await self._desk.close()
         await self._mail_desk.close()
@@ -304,9 +303,15 @@ class LeasedLeadership:
     async def _hand_over(self, group: str) -> None:
         if self._host is None or group not in self._tenures:
             return
-        await self._host.yield_(group, gracefully=True)
+        await self._part(group, drained=await self._host.yield_(group, gracefully=True))
+
+    async def _part(self, group: str, *, drained: bool) -> None:
+        """Give a lease back; only one that runs out tells the next leader to cut off whom it follows."""
         self._drop(group)
-        await self._desk.call(self._leases.release, self.me.id, group)
+        if drained:
+            await self._desk.call(self._leases.release, self.me.id, group)
+        else:
+            _log.warning("group %s: something may still be under way: its lease is left to run out", group)
 
     async def _reload(self, group: str) -> None:
         """Find out what the store has, under the same lease, or give the group to others."""

@@ -69,6 +69,7 @@ class Publisher:
         self._stopping = False
         self._soiled = True
         self.dropped = 0
+        self.drained_at_last = False  # whether `run` has ended with nothing left
 
     def wake(self, group: str | None = None) -> None:
         """Try again now, and look into the outbox of `group`, where something new may be."""
@@ -140,6 +141,7 @@ class Publisher:
             if busy:
                 continue
             if self._stopping:
+                self.drained_at_last = True
                 return
             await self._wake.wait()
 

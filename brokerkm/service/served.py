@@ -17,17 +17,22 @@ class Served(NamedTuple):
     schedule: Schedule
     task: asyncio.Task[None]
 
-    async def end(self, *, commit: bool, patience: float | None) -> None:
-        """Let what is under way finish, and commit what waits if that is wanted; return when nothing commits any more.
+    async def end(self, *, commit: bool, patience: float | None) -> bool:
+        """Let what is under way finish, and commit what waits if that is wanted; return when nothing more is begun.
 
         Args:
             patience: seconds until the task is cancelled.
+
+        Returns:
+            whether it ended by itself; otherwise the store may still be at work.
         """
         self.schedule.stop(commit=commit)
         await asyncio.wait([self.task], timeout=patience)
-        if not self.task.done():
-            self.task.cancel()
-            await asyncio.wait([self.task])
+        if self.task.done():
+            return True
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        return False
 
     def wipe(self) -> None:
         """Overwrite the keys; in the store's thread, where a commit that was cancelled may still read them."""

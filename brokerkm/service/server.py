@@ -162,15 +162,17 @@ class KeyServer:
             self._reception.stop()
         self.leadership.retire()
         await asyncio.gather(*(served.end(commit=True, patience=None) for served in self._roster.served.values()))
+        drained = True
         if self.publisher is not None:
             self.publisher.stop()
             await self._tasks.ended("publisher", DRAIN_TIME)
+            drained = self.publisher.drained_at_last
         await self._tasks.cancel()
         if self._transport is not None:
             await self._transport.close()
         if self.requests is not None:
             await self.requests.stop()
-        await self.leadership.stop()
+        await self.leadership.stop(drained=drained)
         await self.desk.close()
         self._tasks.finish()
 
@@ -237,20 +239,21 @@ class KeyServer:
             self._begin(live, tenures[live.name])
             self.feed.emit(Kind.LEAD, live.name, fence=tenures[live.name].fence or 0)
 
-    async def yield_(self, group: str, *, gracefully: bool) -> None:
-        """Stop serving a group and forget its keys; gracefully, commit and publish first what waits."""
+    async def yield_(self, group: str, *, gracefully: bool) -> bool:
+        """Stop serving a group; return whether nothing of it can be under way any more."""
         served = self._roster.served.get(group)
         if served is None:
-            return
-        await served.end(commit=gracefully, patience=DRAIN_TIME)
+            return True
+        drained = await served.end(commit=gracefully, patience=DRAIN_TIME)
         if gracefully and self.publisher is not None:
-            await self.publisher.drained(group, DRAIN_TIME)
+            drained &= await self.publisher.drained(group, DRAIN_TIME)
         message = f"group {group} is led by another server now: try again"
         served.live.changes.refuse(LeaseLostError(message))
         self._forget(group)
         await self.desk.call(served.wipe)  # after what the store's thread may still be doing with the keys
         await self._settle([group])
         self.feed.emit(Kind.YIELD, group)
+        return drained
 
     async def reload(self, group: str, tenure: Tenure) -> None:
         """Load a group again that the store may be ahead of, with the changes that wait."""

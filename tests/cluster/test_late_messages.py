@@ -119,3 +119,27 @@ async def test_a_leader_is_paused_while_it_publishes(database: str, mosquitto: M
             await other.call(group, "show")
             await agrees(servers, group)
             leader = other
+
+
+async def test_a_leader_is_stopped_while_the_network_holds_its_messages(database: str, mosquitto: MqttBroker) -> None:
+    """It does not give its lease back: the next leader waits for its end, and cuts off what is under way."""
+    group = f"late-{next(_numbers)}"
+    async with Cable("127.0.0.1", mosquitto.port) as cable, cluster(database, mosquitto.url, 0) as servers:
+        old = await servers.start(f"mqtt://127.0.0.1:{cable.port}")
+        await old.call(group, "create", beacon_interval=QUIET)
+        await old.leads(group)
+        await old.call(group, "seat", members=MEMBERS)
+        await old.call(group, "rotate", everything=True)
+        await agrees(servers, group)
+        cable.freeze()
+        epoch = await old.call(group, "rotate", everything=True)
+        await eventually(lambda: waiting(database) > 0)
+        await old.stop()
+        with psycopg.connect(database) as connection:
+            assert [(old.id,)] == connection.execute("SELECT holder FROM leases").fetchall()
+        new = await servers.start()
+        await new.leads(group)
+        assert epoch + 1 == await new.call(group, "rotate", everything=True)
+        await eventually(lambda: waiting(database) == 0)
+        cable.thaw()
+        await agrees(servers, group)
