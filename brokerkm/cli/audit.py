@@ -49,7 +49,7 @@ def list_(*, group: str, after: int, state: Path, as_json: bool) -> None:
     if rows:
         print_table(("NUMBER", "TIME", "ACTOR", "ACTION", "SUBJECT", "DETAILS"), rows)
     else:
-        click.echo("no entry")
+        click.echo("no entry" + ("" if group else " in the server's own log; --group shows that of a group"))
 
 
 @audit.command(epilog="\b\nExamples:\n  brokerkm audit export -g plant > plant-audit.jsonl\n")
@@ -61,27 +61,31 @@ def export(*, group: str, after: int, state: Path) -> None:
     _each(state, group, after, _print_entry)
 
 
-@audit.command(epilog="\b\nExamples:\n  brokerkm audit verify -g plant\n")
-@_group_option
+@audit.command(epilog="\b\nExamples:\n  brokerkm audit verify\n  brokerkm audit verify -g plant\n")
+@click.option("-g", "--group", help="The group's log.  [default: the server's own, and that of every group]")
 @server_options
 @json_option
-def verify(*, group: str, state: Path, as_json: bool) -> None:
-    """Check that no entry of a log was changed, dropped, added or moved.
+def verify(*, group: str | None, state: Path, as_json: bool) -> None:
+    """Check that no entry of the logs was changed, dropped, added or moved.
 
     Whoever can write the store can replace a whole log: compare the last hash with one that you have exported.
     """
 
-    async def work(admin: AdminApi) -> AuditVerdict:
-        return await admin.verify_audit(group)
+    async def work(admin: AdminApi) -> list[tuple[str, AuditVerdict]]:
+        names = [group] if group is not None else ["", *(info.name for info in await admin.list_groups())]
+        return [(name, await admin.verify_audit(name)) for name in names]
 
-    verdict = administer(state, work)
-    if as_json:
-        print_json(dataclasses.asdict(verdict))
-    elif verdict.whole:
-        click.echo(f"{verdict.entries} entries fit together; the last hash is {verdict.hash}")
-    if not verdict.whole:
-        message = f"the audit log is broken after entry {verdict.entries}: {verdict.finding}"
-        raise FailedError(message)
+    broken: list[str] = []
+    for name, verdict in administer(state, work):
+        log = f"group {name}" if name else "the server"
+        if as_json:
+            print_json({"group": name, **dataclasses.asdict(verdict)})
+        elif verdict.whole:
+            click.echo(f"{log}: {verdict.entries} entries fit together; the last hash is {verdict.hash}")
+        if not verdict.whole:
+            broken.append(f"the audit log of {log} is broken after entry {verdict.entries}: {verdict.finding}")
+    if broken:
+        raise FailedError("; ".join(broken))
 
 
 def _each(state: Path, group: str, after: int, use: Callable[[AuditInfo], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from brokerkm.errors import StoreError, UsageError
+from brokerkm.errors import StoreError, UnknownNameError, UsageError
 from brokerkm.service import credentials
 from brokerkm.service.api import (
     PAGE,
@@ -58,6 +58,7 @@ class Oversight(Office):
 
     async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:
         """Return entries of an audit log; that of a group outlives the group."""
+        await self._check_chain(group)
         records = await self._server.desk.call(self._server.store.audit, group, after, min(limit, PAGE))
         return [
             AuditInfo(
@@ -74,6 +75,7 @@ class Oversight(Office):
 
     async def verify_audit(self, group: str = "") -> AuditVerdict:
         """Check a chain from its first entry, a page at a time."""
+        await self._check_chain(group)
         number, newest = 0, chains.FIRST
         while True:
             try:
@@ -84,6 +86,19 @@ class Oversight(Office):
             if last is None:
                 return AuditVerdict(number, newest.hex(), whole=True)
             number, newest = last.number, last.hash
+
+    async def _check_chain(self, group: str) -> None:
+        """Refuse the name of what has never been: a mistyped one would have a log that is empty, and so whole."""
+
+        def exists(store: Store) -> bool:
+            try:
+                return store.group(group) is not None or bool(store.audit(group, 0, 1))
+            except StoreError:  # a first entry that cannot be read is one
+                return True
+
+        if group and not await self._call(exists):
+            message = f"there is no audit log of a group {group[:80]!r}: no group has ever had that name"
+            raise UnknownNameError(message)
 
     async def events(self) -> AsyncGenerator[Event]:
         """Yield what happens from now on."""

@@ -237,7 +237,10 @@ def test_audit_log_is_exported_and_verified(console: Console, group: str) -> Non
     (verdict,) = console.ask("audit", "verify", "-g", group)
     assert (True, 2, exported[-1]["hash"]) == (verdict["whole"], verdict["entries"], verdict["hash"])
     told = console.run("audit", "verify", "-g", group)
-    assert f"2 entries fit together; the last hash is {verdict['hash']}\n" == told
+    assert f"group {group}: 2 entries fit together; the last hash is {verdict['hash']}\n" == told
+    assert {"", "fleet", group} <= {one["group"] for one in console.ask("audit", "verify") if one["whole"]}
+    for command in ("list", "export", "verify"):
+        assert "no audit log of a group 'typo'" in console.run("audit", command, "-g", "typo", status=2)
     assert exported[1:] == console.ask("audit", "list", "-g", group, "--after", "1")
     assert "ann" in console.run("audit", "list", "-g", group)
 

@@ -54,6 +54,11 @@ def connection(store: SqliteStore) -> sqlite3.Connection:
     return engine.connection
 
 
+def test_a_commit_is_on_the_disk_when_it_returns(store: SqliteStore) -> None:
+    """The engine's own connection waits for the disk at each commit (2: FULL)."""
+    assert (2,) == connection(store).execute("PRAGMA synchronous").fetchone()
+
+
 def test_only_the_owner_may_read(store: SqliteStore, path: Path) -> None:
     """File, write-ahead log and directory are private from the start."""
     files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
