@@ -51,7 +51,7 @@ def test_every_route_and_error_is_in_the_document(document: dict[str, Any]) -> N
     assert {str(route.operation_id) for route in _ROUTES} == operations.keys()
     for method, path, operation in operations.values():
         wanted = {"400", "401", "403", "422", "429", "500", "503"}
-        wanted |= {"404"} if "{" in path else set()
+        wanted |= {"404"} if "{" in path or path.startswith("/v1/audit") else set()
         wanted |= {"409", "413"} if method != "get" else set()
         assert wanted <= operation["responses"].keys()
         for status in wanted:
