@@ -112,8 +112,7 @@ async def test_a_restored_database_is_recovered(
         backup = copy_database(postgres, database)
         again = await servers.start()
         await again.leads(group)
-        for _ in range(3):
-            newest = await again.call(group, "rotate")
+        newest = max([await again.call(group, "rotate") for _ in range(3)])
         await pump.reaches(newest)
         await again.kill()
         code, output = await operator.recover(backup, "depot")
