@@ -6,6 +6,7 @@ import os
 import queue
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -133,15 +134,16 @@ def change(server: Party, record: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the plugin as an operator does."""
-    directory = tmp_path_factory.mktemp("plugin")
+def plugin() -> Iterator[Path]:
+    """Build the plugin as an operator does, where Mosquitto, which becomes another user, may read it."""
     require("gcc", "gcc libc6-dev libssl-dev")
     if not Path("/usr/include/mosquitto_plugin.h").exists() and not os.environ.get("CI"):
         pytest.skip("mosquitto_plugin.h is not installed: apt-get install mosquitto-dev")
-    command = [require("make", "make"), "-C", str(SOURCE), f"OUT={directory}"]
-    subprocess.run(command, check=True, capture_output=True)
-    return directory / "brokerkm_mosquitto.so"
+    with tempfile.TemporaryDirectory(prefix="brokerkm-plugin-") as directory:
+        Path(directory).chmod(0o755)
+        command = [require("make", "make"), "-C", str(SOURCE), f"OUT={directory}"]
+        subprocess.run(command, check=True, capture_output=True)
+        yield Path(directory) / "brokerkm_mosquitto.so"
 
 
 @pytest.fixture
@@ -150,8 +152,6 @@ def broker(plugin: Path, tmp_path: Path) -> Iterator[MqttBroker]:
     users = tmp_path / "users"
     users.write_text("keyserver:keyserver\n")
     subprocess.run([require("mosquitto_passwd", "mosquitto"), "-U", str(users)], check=True)
-    for parent in plugin.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o055)  # Mosquitto becomes another user if root starts it
     port = free_port()
     configuration = (
         f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file users\nset_tcp_nodelay true\n"
