@@ -33,6 +33,8 @@ Value: TypeAlias = "int | str | bytes | list[Value] | dict[str, Value] | None"
 
 _Check: TypeAlias = "Callable[[Ed25519PublicKey, Place], None]"
 _Parts: TypeAlias = "tuple[dict[str, Value], _Check | None]"
+_Reader: TypeAlias = "Callable[[bytes, int | None], _Parts]"
+_Home: TypeAlias = type[NodeTopic] | type[BeaconTopic] | type[HandoverTopic] | type[MemberTopic] | type[RequestTopic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Place:
         member: whose topic it is.
     """
 
-    home: type[NodeTopic | BeaconTopic | HandoverTopic | MemberTopic | RequestTopic]
+    home: _Home
     group: str
     level: int | None = None
     index: int | None = None
@@ -113,8 +115,8 @@ def dissect(payload: bytes, where: Place | None) -> Anatomy:
         kind = Kind(code)
     except ValueError:
         raise RefusedError(Reason.WRONG_MESSAGE, "type", f"{code} is none of 1 to {len(Kind)}") from None
-    home, read = _TYPES[kind]
-    if where is not None and where.home is not home:
+    homes, read = _TYPES[kind]
+    if where is not None and where.home not in homes:
         raise RefusedError(Reason.WRONG_TOPIC, "topic", f"no place for a {kind.name.lower()}")
     fields, check = read(payload, None if where is None else where.level)
     return Anatomy(kind, fields, check)
@@ -287,19 +289,19 @@ def _data(payload: bytes, _level: int | None) -> _Parts:
     return fields, None
 
 
-_TYPES: Final = {
-    Kind.REKEY: (NodeTopic, _rekey),
-    Kind.BEACON: (BeaconTopic, _beacon),
-    Kind.HANDOVER: (HandoverTopic, _handover),
-    Kind.WELCOME: (MemberTopic, _welcome),
-    Kind.GOODBYE: (MemberTopic, _goodbye),
-    Kind.JOIN: (RequestTopic, _join),
-    Kind.SYNC: (RequestTopic, _sync),
-    Kind.LEAVE: (RequestTopic, _leave),
-    Kind.ACK: (RequestTopic, _ack),
-    Kind.DATA: (None, _data),
-    Kind.REFUSAL: (MemberTopic, _refusal),
-    Kind.SUBGROUP: (NodeTopic, _subgroup),
+_TYPES: Final[dict[Kind, tuple[tuple[_Home, ...], _Reader]]] = {
+    Kind.REKEY: ((NodeTopic,), _rekey),
+    Kind.BEACON: ((BeaconTopic,), _beacon),
+    Kind.HANDOVER: ((HandoverTopic,), _handover),
+    Kind.WELCOME: ((MemberTopic,), _welcome),
+    Kind.GOODBYE: ((MemberTopic, BeaconTopic), _goodbye),
+    Kind.JOIN: ((RequestTopic,), _join),
+    Kind.SYNC: ((RequestTopic,), _sync),
+    Kind.LEAVE: ((RequestTopic,), _leave),
+    Kind.ACK: ((RequestTopic,), _ack),
+    Kind.DATA: ((), _data),
+    Kind.REFUSAL: ((MemberTopic,), _refusal),
+    Kind.SUBGROUP: ((NodeTopic,), _subgroup),
 }
 
 

@@ -17,7 +17,7 @@ from brokerkm.core.crypto import PUBLIC_KEY_SIZE, Random, Suite, load_signing_ke
 from brokerkm.core.directory import Directory, Seats
 from brokerkm.core.handover import Succession, join_links, succeed
 from brokerkm.core.names import MAX_SLOTS, check_identifier
-from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.notice import EVERYBODY, Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.rekey import Beacon
 from brokerkm.core.rekeying import build_rekeys
@@ -310,6 +310,11 @@ class Group:
         """Return a Beacon for the current epoch."""
         self.time = self._clock(now)
         return self._beacon(self.epoch, self.tree.height, self.tree.get(self.tree.height, 0), self.time)
+
+    def farewell(self, random: Random) -> bytes:
+        """Return the Goodbye to everybody that ends the group for its members, retained in place of its Beacon."""
+        everybody = [(EVERYBODY, GoodbyeReason.DESTROYED)]
+        return Goodbye.seal_all(self._key, self.name, self.epoch + 1, everybody, random)[0]
 
     def welcome(self, enrollment: Enrollment, now: float, slot: int | None = None) -> bytes:
         """Return a Welcome of the current keys for a member, and as many spares as it is to have.

@@ -13,6 +13,7 @@ from brokerkm.core.crypto import SIGNATURE_SIZE, check_signature, labelled
 from brokerkm.core.messages import Kind
 from brokerkm.core.signing import SIGNATURE_TAIL, check_proved, decode_proof, encode_proved, sign, sign_all
 from brokerkm.core.wire import NONCE_SIZE, VERSION, binary, open_message, uint
+from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 SALT_SIZE: Final = 16  # bytes; beyond guessing
+EVERYBODY: Final = ""  # whom a Goodbye on the group's beacon topic is for; no member has this id
 
 
 class GoodbyeReason(enum.IntEnum):
@@ -30,6 +32,7 @@ class GoodbyeReason(enum.IntEnum):
 
     EVICTED = 1
     LEFT = 2
+    DESTROYED = 3  # the group is no more; on its beacon topic, to everybody
 
 
 class RefusalReason(enum.IntEnum):
@@ -43,7 +46,7 @@ class RefusalReason(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The member is out as of `epoch`; retained in place of its Welcome.
+    """The member is out as of `epoch`; retained in place of its Welcome, or for everybody in place of the Beacon.
 
     `salt` is random: what a block signs must not be foreseeable to somebody who could choose member ids for a
     collision of its hashes.
@@ -91,7 +94,9 @@ class Goodbye:
         )
 
     def verify(self, key: Ed25519PublicKey, group: str, member: str) -> None:
-        """Check the signature; raises `RefusedError`."""
+        """Check that it is for this member, or `EVERYBODY`, and the signature; raises `RefusedError`."""
+        if (member == EVERYBODY) != (self.reason is GoodbyeReason.DESTROYED):
+            raise RefusedError(Reason.OUT_OF_RANGE, "reason")
         check_proved(key, self.signature, self.proof, labelled(self.LABEL, group, member) + self.signed_part)
 
 

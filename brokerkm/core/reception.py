@@ -21,7 +21,7 @@ from brokerkm.core.events import (
 from brokerkm.core.handover import Handover
 from brokerkm.core.messages import Kind
 from brokerkm.core.names import BeaconTopic, HandoverTopic, MemberTopic, NodeTopic, Topics
-from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.notice import EVERYBODY, Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.core.path import KeyPath
 from brokerkm.core.rekey import Beacon, Rekey
 from brokerkm.core.state import State, Step
@@ -103,18 +103,19 @@ class Reception:
                 events = self._receive_subgroup(level, index, payload)
             case BeaconTopic(), Kind.BEACON:
                 events = self._receive_beacon(payload, now)
+            case BeaconTopic(), Kind.GOODBYE:
+                events = self._receive_goodbye(payload, EVERYBODY)
             case HandoverTopic(), Kind.HANDOVER:
                 events = self._receive_handover(payload)
             case MemberTopic(member), Kind.WELCOME if member == own:
                 events = self._receive_welcome(payload, now)
             case MemberTopic(member), Kind.GOODBYE if member == own:
-                events = self._receive_goodbye(payload)
+                events = self._receive_goodbye(payload, own)
             case MemberTopic(member), Kind.REFUSAL if member == own:
                 events = self._receive_refusal(payload, now)
-            case MemberTopic(member), _ if member != own:
-                raise RefusedError(Reason.WRONG_TOPIC, "topic")
             case _:
-                raise RefusedError(Reason.WRONG_MESSAGE, "type")
+                wrong = (Reason.WRONG_TOPIC, "topic") if _is_anothers(topic, own) else (Reason.WRONG_MESSAGE, "type")
+                raise RefusedError(*wrong)
         return events
 
     def _receive_rekey(self, level: int, index: int, payload: bytes, now: float) -> list[Event]:
@@ -226,11 +227,11 @@ class Reception:
         self._catch_up.retry(memory.path)
         return events + self._settle(memory.path, secrets.path[-1], now)
 
-    def _receive_goodbye(self, payload: bytes) -> list[Event]:
+    def _receive_goodbye(self, payload: bytes, member: str) -> list[Event]:
         goodbye = Goodbye.decode(payload)
         if self._memory.path is None or goodbye.epoch <= self._memory.path.leaf.birth:
             return []  # of an earlier membership
-        goodbye.verify(self._trust.key, self._group, self._member)
+        goodbye.verify(self._trust.key, self._group, member)
         return self._expel(goodbye.reason)
 
     def _receive_refusal(self, payload: bytes, now: float) -> list[Event]:
@@ -272,3 +273,8 @@ class Reception:
         times[level, index] = message.time
         self._memory.version += 1
         return [SubgroupReceived(self._topics.node(level, index), plaintext)]
+
+
+def _is_anothers(topic: TopicName, member: str) -> bool:
+    """Return whether a topic is that of another member."""
+    return isinstance(topic, MemberTopic) and topic.member != member

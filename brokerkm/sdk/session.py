@@ -247,11 +247,14 @@ class Session:
         self.moved.fire()
 
     def _expel(self, event: Evicted) -> None:
-        if self.rejoin:  # it was put out while it was away
+        profile = self.member.profile
+        if event.reason is GoodbyeReason.DESTROYED:
+            message = f"group {profile.group} has been destroyed: this device needs another one's invitation"
+        elif self.rejoin:  # it was put out while it was away
             self._must_join = True
             return
-        profile = self.member.profile
-        message = f"the key server has put {profile.member} out of group {profile.group}"
+        else:
+            message = f"the key server has put {profile.member} out of group {profile.group}"
         self.subscriptions.end(None if event.reason is GoodbyeReason.LEFT else EvictedError(message))
         self._broadcast.end()
         self.is_out = True

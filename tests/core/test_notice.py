@@ -6,7 +6,7 @@ import pytest
 from core.forge import SERVER, SERVER_KEY, proved, replaced, signed
 from core.refusal import refused
 
-from brokerkm.core.notice import Goodbye, GoodbyeReason, Refusal, RefusalReason
+from brokerkm.core.notice import EVERYBODY, Goodbye, GoodbyeReason, Refusal, RefusalReason
 from brokerkm.errors import Reason
 
 NONCE = b"n" * 16
@@ -54,7 +54,7 @@ def test_goodbye_of_another_is_refused(count: int) -> None:
     [
         (2, 0, Reason.OUT_OF_RANGE, "epoch"),
         (3, 0, Reason.OUT_OF_RANGE, "reason"),
-        (3, 3, Reason.OUT_OF_RANGE, "reason"),
+        (3, 4, Reason.OUT_OF_RANGE, "reason"),
         (3, None, Reason.WRONG_TYPE, "reason"),
         (4, bytes(15), Reason.WRONG_LENGTH, "salt"),
     ],
@@ -63,6 +63,18 @@ def test_malformed_goodbye_is_refused(place: int, value: object, reason: Reason,
     """Epoch, reason and salt have their ranges."""
     with refused(reason, field):
         Goodbye.decode(proved("brokerkm v1 goodbye", ("fleet", "m"), replaced(GOODBYE, place, value)))
+
+
+def test_goodbye_to_everybody_is_for_the_end_of_the_group_alone() -> None:
+    """One member cannot be told that the group is no more, nor all of them anything else."""
+    told = {(member, reason) for member in ("m", EVERYBODY) for reason in GoodbyeReason}
+    for member, reason in told:
+        goodbye = Goodbye.decode(Goodbye.seal_all(SERVER, "fleet", 9, [(member, reason)], bytes)[0])
+        if (member == EVERYBODY) == (reason is GoodbyeReason.DESTROYED):
+            goodbye.verify(SERVER_KEY, "fleet", member)
+        else:
+            with refused(Reason.OUT_OF_RANGE, "reason"):
+                goodbye.verify(SERVER_KEY, "fleet", member)
 
 
 def test_refusal_is_encoded_as_specified() -> None:

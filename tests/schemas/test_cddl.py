@@ -145,7 +145,7 @@ def test_numbers_beyond_their_range_do_not_match(said: dict[str, list[list[objec
         "beacon": {3: (0, 25), 5: (65_536,), 7: (0, 1 << 32)},
         "welcome-sealed": {0: (0,), 2: (1 << 24,), 3: (1, 65)},
         "welcome-sealed-with-spares": {0: (0,), 2: (1 << 24,), 3: (1, 65)},
-        "goodbye": {2: (0,), 3: (0, 3)},
+        "goodbye": {2: (0,), 3: (0, 4)},
         "data": {2: (0,), 3: (65_536,)},
         "refusal": {3: (0, 5)},
         "ack": {5: (0,)},

@@ -253,6 +253,13 @@ def _endings() -> Iterator[Vector]:
     other = Goodbye.seal_all(SERVER_KEY, GROUP, 2, [("m0", GoodbyeReason.EVICTED)], bytes)[0]
     world.take(OWN, other)
     yield world.vector("member-goodbye-other", "Another's Goodbye.", "bad-signature signature")
+    world = World()
+    world.take(OWN, payload := world.group.farewell(bytes))
+    world.take(TOPICS.beacon, goodbye(2))
+    world.take(TOPICS.beacon, payload)
+    world.take(PLANT, world.data(0))
+    elsewhere, description = "out-of-range reason", "The group is no more; its beacon topic alone says so."
+    yield world.vector("member-goodbye-destroyed", description, elsewhere, elsewhere, "Evicted", "")
     for reason, expected in (
         (RefusalReason.NOT_ADMITTED, "RequestRefused"),
         (RefusalReason.NOT_A_MEMBER, "Evicted"),

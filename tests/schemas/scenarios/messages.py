@@ -108,6 +108,10 @@ def _cases() -> dict[str, tuple[str, Fields]]:
             _message("handover", {"group": GROUP, "server_seeds": SEEDS}, {"times": [NOW_MS, NOW_MS + 1]}),
         ),
         "goodbye": ("Evicted.", _message("goodbye", server, {"epoch": 9, "reason": 1, "salt": "0f" * 16})),
+        "goodbye-destroyed": (
+            "The group is no more: to everybody.",
+            _message("goodbye", {**server, "member": ""}, {"epoch": 10, "reason": 3, "salt": "3c" * 16}),
+        ),
         "goodbye-left": ("Left.", _message("goodbye", server, {"epoch": 70000, "reason": 2, "salt": "f0" * 16})),
         "join-listed": (
             "Suite 1; the identity is listed.",

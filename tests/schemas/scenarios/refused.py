@@ -235,8 +235,13 @@ def _notices() -> Iterator[Vector]:
     given: Fields = {"message": "goodbye", "group": GROUP, "member": MEMBER, "server_key": key}
     other: Fields = {**given, "member": "sensor-8"}
     yield refused("goodbye-other-member", "To another.", other, payload_of("goodbye"), "bad-signature", "signature")
+    payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 4, bytes(16), None)
+    yield refused("goodbye-reason-4", "No such reason.", given, payload, "out-of-range", "reason")
     payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 3, bytes(16), None)
-    yield refused("goodbye-reason-3", "No such reason.", given, payload, "out-of-range", "reason")
+    yield refused("goodbye-destroyed-one", "To one alone.", given, payload, "out-of-range", "reason")
+    payload = signed("brokerkm v1 goodbye", (GROUP, ""), 1, 4, 9, 1, bytes(16), None)
+    everybody: Fields = {**given, "member": ""}
+    yield refused("goodbye-evicted-all", "Everybody is evicted.", everybody, payload, "out-of-range", "reason")
     payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 0, 1, bytes(16), None)
     yield refused("goodbye-epoch-0", "Nobody was in before epoch 1.", given, payload, "out-of-range", "epoch")
     payload = signed("brokerkm v1 goodbye", (GROUP, MEMBER), 1, 4, 9, 1, bytes(15), None)
