@@ -41,6 +41,7 @@ Pattern: TypeAlias = Annotated[
 ]
 Time: TypeAlias = Annotated[int | None, QueryParameter(ge=0, le=_MAX_TIME, description="Milliseconds since 1970.")]
 Epoch: TypeAlias = Annotated[int | None, QueryParameter(ge=0, le=_MAX_TIME, description="An epoch.")]
+Now: TypeAlias = Annotated[bool, QueryParameter(description="Forget it at once, whatever the broker still retains.")]
 StatusName: TypeAlias = FromQuery[Literal["listed", "seated", "evicted", "pending"] | None]
 
 _Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_SECONDS)]

@@ -147,9 +147,9 @@ class RemoteAdmin:
         """Go on with a group that was frozen."""
         return GroupInfo(**await self._exchange.ask("POST", f"{_group(group)}/thaw"))
 
-    async def destroy(self, group: str) -> None:
-        """Forget a group."""
-        await self._exchange.ask("DELETE", _group(group))
+    async def destroy(self, group: str, *, now: bool = False) -> Outcome:
+        """End a group for good."""
+        return Outcome(**await self._exchange.ask("DELETE", _group(group), now=now))
 
     async def list_members(
         self,

@@ -14,6 +14,7 @@ from brokerkm.api.bodies import (
     GroupPath,
     Limit,
     Listing,
+    Now,
     PolicyBody,
     Rotate,
     SetGroup,
@@ -88,10 +89,13 @@ async def thaw_group(admin: Acting, group: GroupPath) -> GroupInfo:
     return await admin.thaw(group)
 
 
-@delete("/groups/{group:str}", operation_id="destroyGroup", role=Role.ADMIN)
-async def destroy_group(admin: Acting, group: GroupPath) -> None:
-    """Forget a group with all its keys and members; its audit log stays."""
-    await admin.destroy(group)
+@delete("/groups/{group:str}", operation_id="destroyGroup", role=Role.ADMIN, status_code=200)
+async def destroy_group(admin: Acting, group: GroupPath, now: Now = False) -> Outcome:  # noqa: FBT002 - a query
+    """Tell the members of a group, clear the broker of it and forget it; its audit log stays.
+
+    `published` says whether all that is done; otherwise it is as soon as the broker can be reached.
+    """
+    return await admin.destroy(group, now=now)
 
 
 ROUTES: Final[list[HTTPRouteHandler]] = [

@@ -252,22 +252,29 @@ def hand_over(*, name: str | None, state: Path, as_json: bool) -> None:
 @group.command(epilog="\b\nExamples:\n  brokerkm group destroy plant\n  brokerkm group destroy plant --yes\n")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--now", is_flag=True, help="Forget it at once, whatever the broker still retains of it.")
 @server_options
 @json_option
-def destroy(*, name: str, yes: bool, state: Path, as_json: bool) -> None:
-    """Forget the group NAME with all its keys and members, for good; its audit log stays."""
+def destroy(*, name: str, yes: bool, now: bool, state: Path, as_json: bool) -> None:
+    """Forget the group NAME with all its keys and members, for good; its audit log stays.
+
+    Before that its members are told, and the broker is cleared of what it retains for them.
+    """
     if not yes and click.prompt("This cannot be undone. Type the group's name", err=True) != name:
         message = f"that is not {name!r}: nothing was done"
         raise FailedError(message)
 
-    async def work(admin: AdminApi) -> None:
-        await admin.destroy(name)
+    async def work(admin: AdminApi) -> Outcome:
+        return await admin.destroy(name, now=now)
 
-    administer(state, work)
+    forgotten = administer(state, work).published
     if as_json:
-        print_json({"group": name, "destroyed": True})
-    else:
+        print_json({"group": name, "destroyed": True, "forgotten": forgotten})
+    elif forgotten:
         click.echo(f"group {name} is destroyed")
+    else:
+        click.echo(f"group {name} is destroyed; it is forgotten once its server has told its members and cleared the")
+        click.echo("broker. To forget it at once, whatever the broker still retains of it, add --now")
 
 
 def _print_group(info: GroupInfo, *, as_json: bool) -> None:
@@ -277,7 +284,7 @@ def _print_group(info: GroupInfo, *, as_json: bool) -> None:
         return
     for part, fields in (("policy", info.policy), ("settings", info.settings)):
         values[part] = "\n".join(f"{name.replace('_', ' ')} {_say(value)}" for name, value in fields.items())
-    values["frozen"] = _say(info.frozen)
+    values["frozen"], values["destroyed"] = _say(info.frozen), _say(info.destroyed)
     print_fields({name.replace("_", " "): value for name, value in values.items()})
 
 

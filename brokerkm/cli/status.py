@@ -35,8 +35,9 @@ def status(*, state: Path, as_json: bool) -> None:
     print_fields(values)
     if groups:
         click.echo()
-        rows = [
-            (one.name, one.members, one.epoch, one.waiting, one.unpublished, "yes" if one.frozen else "no")
-            for one in groups
-        ]
-        print_table(("GROUP", "MEMBERS", "EPOCH", "WAITING", "UNPUBLISHED", "FROZEN"), rows)
+        rows = [(one.name, one.members, one.epoch, one.waiting, one.unpublished, _state(one)) for one in groups]
+        print_table(("GROUP", "MEMBERS", "EPOCH", "WAITING", "UNPUBLISHED", "STATE"), rows)
+
+
+def _state(group: GroupInfo) -> str:
+    return "destroyed" if group.destroyed else "frozen" if group.frozen else "in service"

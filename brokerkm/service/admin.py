@@ -12,6 +12,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.errors import UsageError
 from brokerkm.service.admissions import Admissions
 from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, GroupInfo, Outcome, policy_fields
+from brokerkm.service.office import PUBLISHED_WAIT
 from brokerkm.service.offline import OfflineEnrollment
 from brokerkm.service.oversight import Oversight
 from brokerkm.service.tickets import Tickets
@@ -65,7 +66,7 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
 
     async def show(self, group: str) -> GroupInfo:
         """Return one group."""
-        return await self._info(self._group(group))
+        return await self._info(self._group(group, destroyed=True))
 
     async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
         """Give the group new keys."""
@@ -104,12 +105,11 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
         await live.freeze(self._actor, frozen=False)
         return await self._info(live)
 
-    async def destroy(self, group: str) -> None:
-        """Forget a group with all its keys and members; its audit log stays, and members hear no more of it."""
-        live = self._group(group)
-        await self._server.yield_(live.name, gracefully=not live.record.frozen)
-        await self._server.desk.call(self._server.store.destroy_group, live.name, [self._entry("destroy", live.name)])
-        await self._server.leadership.give_up(live.name)
+    async def destroy(self, group: str, *, now: bool = False) -> Outcome:
+        """Tell the members, clear the broker, forget the group with all its keys and members; its audit log stays."""
+        live = self._group(group, destroyed=True)
+        forgotten = await self._server.destroy(live.name, self._actor, patience=PUBLISHED_WAIT, now=now)
+        return Outcome(live.group.epoch, forgotten)
 
     async def _info(self, live: LiveGroup) -> GroupInfo:
         return dataclasses.replace(
@@ -140,6 +140,7 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
             unpublished=unpublished,
             beacon_interval=record.beacon_interval,
             frozen=record.frozen,
+            destroyed=record.destroyed,
             policy=policy_fields(record.policy),
             settings=dataclasses.asdict(record.settings),
             server_key=load_signing_key(record.signing_seed).public_key().public_bytes_raw().hex(),

@@ -41,6 +41,7 @@ class GroupInfo:
         members: how many are seated; `listed`, `evicted` and `pending`: of each other status.
         waiting: changes for the next commit; `unpublished`: messages for the broker.
         beacon_interval: seconds.
+        destroyed: whether it is only waiting for the broker to be cleared of it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class GroupInfo:
     unpublished: int
     beacon_interval: int
     frozen: bool
+    destroyed: bool
     policy: dict[str, int | bool | str]
     settings: dict[str, int | float | bool | None]
     server_key: str
@@ -306,8 +308,14 @@ class AdminApi(Protocol):
         """Go on with a group that was frozen."""
         ...
 
-    async def destroy(self, group: str) -> None:
-        """Forget a group with all its keys and members; its audit log stays."""
+    async def destroy(self, group: str, *, now: bool = False) -> Outcome:
+        """Tell the members, clear the broker, forget the group with all its keys and members; its audit log stays.
+
+        The outcome's `published` says whether all that is done; otherwise it is as soon as the broker can be reached.
+
+        Args:
+            now: forget it at once, whatever the broker still retains.
+        """
         ...
 
     async def list_members(

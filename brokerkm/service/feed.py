@@ -48,6 +48,7 @@ class Kind(enum.StrEnum):
     POLICY = "policy"
     ROTATE = "rotate"  # epoch
     HANDOVER = "handover"
+    DESTROYED = "destroyed"  # and forgotten
     RULE_RUN = "rule-run"  # rule
     MISSED = "missed"  # count: only a follower that was too slow hears it
 

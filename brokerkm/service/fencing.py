@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from brokerkm.store.protocol import Store
-    from brokerkm.store.records import Change, GroupRecord, Sighting
+    from brokerkm.store.records import AuditEntry, Change, GroupRecord, Sighting
 
 MARGIN: Final = 0.1  # of a lease: how long before its end its holder stops
 
@@ -75,6 +75,10 @@ class FencedStore:
             tenure.doubtful = True
             self._doubted(group)
             raise
+
+    def destroy_group(self, name: str, audit: Iterable[AuditEntry]) -> None:
+        """Forget a group under the fence; raises `LeaseLostError` or `StoreError`, as `write` does."""
+        self._store.destroy_group(name, audit, self._tenure(name).fence)
 
     def touch(self, group: str, sightings: Iterable[Sighting]) -> None:
         """Note signs of life; in a group that is led elsewhere by now they are not this server's to note."""

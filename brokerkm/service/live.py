@@ -18,6 +18,7 @@ from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason
 from brokerkm.core.tree import KeyTree
+from brokerkm.errors import UsageError
 from brokerkm.service.api import adopt_policy
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin, Rejection
 from brokerkm.service.feed import Feed, Kind
@@ -299,6 +300,19 @@ class LiveGroup:
             await self._desk.call(self._store_handover, actor, self._clock())
             self._feed.emit(Kind.HANDOVER, self.name, server_key=self.group.server_key.hex())
             return self.group.epoch, await self._beacon()
+
+    async def destroy(self, actor: str) -> None:
+        """Store that the group is no more, and the Goodbye to its members; raises `StoreError`, and it goes on."""
+        async with self._turn:
+            if self.record.destroyed:
+                return
+            record = replace(self.record, frozen=True, destroyed=True)
+            farewell = OutboxMessage(self.topics.beacon, self.group.farewell(self._random))
+            entry = AuditEntry(int(self._clock() * 1000), actor, "destroy", self.name)
+            change = Change(record=record, messages=[farewell], audit=[entry])
+            await self._desk.call(self._store.write, self.name, change)
+            self.record = record
+        self.changes.refuse(UsageError(f"group {self.name} has been destroyed"))
 
     async def freeze(self, actor: str, *, frozen: bool) -> None:
         """Commit nothing from now on, or go on; raises `StoreError`, and nothing has changed."""

@@ -56,11 +56,15 @@ class Office:
     def _now(self) -> int:
         return int(self._server.clock() * 1000)
 
-    def _group(self, name: str) -> LiveGroup:
+    def _group(self, name: str, *, destroyed: bool = False) -> LiveGroup:
+        """Return a group that is led here; raises `UnknownNameError`, for one that is destroyed unless that will do."""
         found = self._server.groups.get(name)
         if found is None:
             known = ", ".join(sorted(self._server.groups)[:20]) or "none yet: create one"
             message = f"there is no group {name[:80]!r}; there are: {known}"
+            raise UnknownNameError(message)
+        if found.record.destroyed and not destroyed:
+            message = f"group {name} is destroyed; it is forgotten as soon as the broker is cleared of it"
             raise UnknownNameError(message)
         return found
 

@@ -91,6 +91,11 @@ class Publisher:
         for answers in (self._answers, self._under_way):
             answers.pop((topic, True), None)
 
+    async def clear(self, topics: Sequence[str]) -> None:
+        """Have the broker drop what it retains on these topics of one group; raises `TransportError`."""
+        messages = [Outgoing(topic, b"", retain=True) for topic in topics]
+        await self._publish(messages, self._until(topics[0]))
+
     def publish_again(self, group: str) -> None:
         """Publish all that is kept for a group: the broker has lost it."""
         self._lost.add(group)
@@ -215,7 +220,10 @@ class Publisher:
     async def _publish(self, messages: Sequence[Outgoing], until: float) -> None:
         """Publish until then, after which another server may publish on these topics."""
         seconds = until - boot_time()
-        messages = [replace(one, retain=one.retain and self._retains(one.topic), until=until) for one in messages]
+        messages = [
+            replace(one, retain=one.retain and (not one.payload or self._retains(one.topic)), until=until)
+            for one in messages
+        ]
         try:
             async with asyncio.timeout(seconds if seconds < math.inf else None):
                 try:

@@ -104,6 +104,8 @@ class Reception:
 
     async def _request(self, name: str, member: str, payload: bytes) -> None:
         group = self._roster.groups.get(name)
+        if group is not None and group.record.destroyed:
+            return
         if group is not None and self._roster.serves(group):
             self._requests.offer(group, member, payload)
         elif self._requests.may_forward(name, member, payload):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import load_signing_key
 from brokerkm.core.names import Topics, check_identifier
-from brokerkm.core.rekey import Beacon
 from brokerkm.errors import RefusedError, TransportError, UsageError
 from brokerkm.sealing import seal_on_all_cores
 from brokerkm.service.live import load_group
+from brokerkm.service.retained import read
 from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
 from brokerkm.transport import Delivery
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
+    from brokerkm.service.retained import Shown
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import GroupRecord
     from brokerkm.transport import Transport
@@ -102,22 +103,22 @@ async def recover(
     )
 
 
-async def _newest(transport: Transport, record: GroupRecord, patience: float) -> Beacon | None:
-    """Return the newest Beacon with the group's signature that the broker delivers in time."""
-    topic, key = Topics(record.name, record.prefix).beacon, load_signing_key(record.signing_seed).public_key()
-    newest: Beacon | None = None
+async def _newest(transport: Transport, record: GroupRecord, patience: float) -> Shown | None:
+    """Return what the newest Beacon with the group's signature shows that the broker delivers in time."""
+    topic = Topics(record.name, record.prefix).beacon
+    key = load_signing_key(record.signing_seed).public_key().public_bytes_raw()
+    newest: Shown | None = None
 
     async def listen() -> None:
         nonlocal newest
         async for item in transport.incoming():
             if isinstance(item, Delivery) and item.topic == topic and item.payload:
                 try:
-                    beacon = Beacon.decode(item.payload)
-                    beacon.verify(key, record.name)
+                    shown = read(item.payload, key, record.name)
                 except RefusedError:
                     continue
-                if newest is None or newest.epoch < beacon.epoch:
-                    newest = beacon
+                if newest is None or newest.epoch < shown.epoch:
+                    newest = shown
                 if item.retained:
                     return
         message = "the transport ended by itself before the broker could be asked: try again"
@@ -138,7 +139,7 @@ async def _newest(transport: Transport, record: GroupRecord, patience: float) ->
 def _commit(
     store: Store,
     record: GroupRecord,
-    beacon: Beacon | None,
+    beacon: Shown | None,
     *,
     evicted: frozenset[str],
     actor: str,

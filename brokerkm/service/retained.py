@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.core.crypto import load_verify_key
 from brokerkm.core.handover import Handover
+from brokerkm.core.messages import Kind
+from brokerkm.core.notice import EVERYBODY, Goodbye
 from brokerkm.core.rekey import Beacon
+from brokerkm.core.wire import message_type
 from brokerkm.errors import RefusedError, StoreError
 from brokerkm.service.limits import RateLimit
 
@@ -27,6 +30,31 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LIVE_RATE: Final = (20.0, 100.0)  # Beacons looked at a second and at once, retained ones not counted; anybody may send
+
+
+class Shown(NamedTuple):
+    """What a message on a group's beacon topic shows of it.
+
+    Args:
+        epoch: the newest; of a group that was destroyed, one that no commit has had.
+        time: of a Beacon, ms since 1970.
+    """
+
+    epoch: int
+    time: int
+    destroyed: bool
+
+
+def read(payload: bytes, server_key: bytes, group: str) -> Shown:
+    """Return what a Beacon shows, or the Goodbye in its place; raises `RefusedError`."""
+    key = load_verify_key(server_key, "server_key")
+    if message_type(payload) == Kind.GOODBYE:
+        goodbye = Goodbye.decode(payload)
+        goodbye.verify(key, group, EVERYBODY)
+        return Shown(goodbye.epoch, 0, destroyed=True)
+    beacon = Beacon.decode(payload)
+    beacon.verify(key, group)
+    return Shown(beacon.epoch, beacon.time, destroyed=False)
 
 
 class RetainedBeacons:
@@ -83,8 +111,7 @@ class RetainedBeacons:
         if not retained and not self._live.allow(group.name, asyncio.get_running_loop().time()):
             return
         try:
-            beacon = Beacon.decode(payload)
-            beacon.verify(load_verify_key(group.group.server_key, "server_key"), group.name)
+            shown = read(payload, group.group.server_key, group.name)
         except RefusedError as error:
             self._forged += 1
             if self._forged.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, …: a flood does not fill the log
@@ -94,10 +121,11 @@ class RetainedBeacons:
         future = self._asked.get(group.name)
         if future is not None and future.done():
             return
-        if beacon.epoch > group.newest_epoch:
+        if shown.epoch > group.newest_epoch:
+            what = "a Goodbye, because it was destroyed," if shown.destroyed else "a Beacon"
             message = (
-                f"group {group.name}: the store is at epoch {group.group.epoch}, but the broker has a Beacon of epoch "
-                f"{beacon.epoch} with this group's signature. The store was restored from a backup, or another server "
+                f"group {group.name}: the store is at epoch {group.group.epoch}, but the broker has {what} of epoch "
+                f"{shown.epoch} with this group's signature. The store was restored from a backup, or another server "
                 "uses a copy of it. Going on would use epochs twice. If another server runs, stop this one; if the "
                 f"store was restored and no newer one is left: brokerkm group recover {group.name}"
             )
@@ -105,7 +133,7 @@ class RetainedBeacons:
                 raise StoreError(message)
             future.set_exception(StoreError(message))
         elif retained and future is not None:
-            future.set_result(beacon.epoch)
+            future.set_result(shown.epoch)
 
     def heard_handover(self, group: LiveGroup, payload: bytes) -> None:
         """Take in a Handover: one that leads on from the store's own key shows that the store is behind."""

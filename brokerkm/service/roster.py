@@ -47,7 +47,8 @@ class Roster:
 
     def serves(self, group: LiveGroup) -> bool:
         """Return whether this server answers for a group as it is in memory here."""
-        return self.groups.get(group.name) is group and self.tenures[group.name].remaining() > 0
+        led = self.groups.get(group.name) is group and not group.record.destroyed
+        return led and self.tenures[group.name].remaining() > 0
 
     def remaining(self, topic: str) -> float:
         """Return for how many seconds this server may publish on a topic."""

@@ -1,4 +1,4 @@
-"""A group that is being served: its schedule, the task that runs it, and how that ends."""
+"""A group that is being served: its schedule, or its ending, the task that runs it, and how that ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from brokerkm.service.ending import Ending
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.schedule import Schedule
 
@@ -14,7 +15,7 @@ class Served(NamedTuple):
     """A group in service."""
 
     live: LiveGroup
-    schedule: Schedule
+    schedule: Schedule | Ending
     task: asyncio.Task[None]
 
     async def end(self, *, commit: bool, patience: float | None) -> bool:

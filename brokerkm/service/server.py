@@ -18,6 +18,7 @@ from brokerkm.core.names import Topics
 from brokerkm.errors import LeaseLostError, StoreError, TransportError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
+from brokerkm.service.ending import Ending
 from brokerkm.service.expulsion import Expulsion
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.leadership import SoleLeadership
@@ -210,6 +211,28 @@ class KeyServer:
             await self._settle([live.name])
         return live
 
+    async def destroy(self, group: str, actor: str, *, patience: float, now: bool = False) -> bool:
+        """End a group for good; return whether it is forgotten, within `patience` seconds.
+
+        Its members are told, and what the broker retains of it is cleared first; `now` leaves that alone.
+
+        Raises:
+            StoreError: it could not be stored; the group goes on if it was not destroyed before.
+        """
+        served = self._roster.served[group]
+        tenure = self._roster.tenures[group]
+        await served.end(commit=False, patience=None)
+        try:
+            await served.live.destroy(actor)
+            if now:
+                await self._bury(served.live)
+                return True
+        finally:
+            if self._roster.served.get(group) is served:
+                self._begin(served.live, tenure)
+        ending = self._roster.served.get(group)
+        return ending is not None and isinstance(ending.schedule, Ending) and await ending.schedule.finished(patience)
+
     # What its leadership asks for.
 
     async def stored(self) -> list[str]:
@@ -322,13 +345,15 @@ class KeyServer:
     def _begin(self, live: LiveGroup, tenure: Tenure) -> None:
         """Let a group commit and publish; requests reach it already."""
         self._roster.enter(live, tenure)
-        schedule = Schedule(
+        schedule: Schedule | Ending = Schedule(
             live,
             interval=self._interval,
             max_pending=self._max_pending,
             beacons=self._transport is not None,
             stored=lambda: self._stored(live.name),
         )
+        if live.record.destroyed:
+            schedule = Ending(live, self.store, self.desk, self.publisher, self._bury)
         task = self._tasks.spawn(f"schedule {live.name}", schedule.run())
         self._roster.served[live.name] = Served(live, schedule, task)
         self._stored(live.name)  # what an earlier server left
@@ -340,6 +365,18 @@ class KeyServer:
             self._expulsion.forget(group)
         if self.publisher is not None:
             self.publisher.forget(group, live.topics.root)
+
+    async def _bury(self, live: LiveGroup) -> None:
+        """Forget a group that has been destroyed; raises `StoreError`."""
+        entry = AuditEntry(int(self.clock() * 1000), "server", "forget", live.name)
+        await self.desk.call(self.store.destroy_group, live.name, [entry])
+        served = self._roster.served[live.name]
+        self._forget(live.name)
+        await self.desk.call(served.wipe)
+        await self.leadership.give_up(live.name)
+        self._routes.remove(live.name)
+        await self._settle(None)
+        self.feed.emit(Kind.DESTROYED, live.name)
 
     def _stored(self, group: str) -> None:
         if self.publisher is not None:
@@ -364,6 +401,7 @@ class KeyServer:
 
     async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
         """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""
+        groups = [group for group in groups if not group.record.destroyed]
         if self.publisher is None or not (self.connected and groups):
             return
         try:

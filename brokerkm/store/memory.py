@@ -69,7 +69,7 @@ class MemoryStore:
             del self._groups[record.name]
             raise
 
-    def destroy_group(self, name: str, audit: Iterable[AuditEntry]) -> None:
+    def destroy_group(self, name: str, audit: Iterable[AuditEntry], fence: int | None = None) -> None:  # noqa: ARG002 - there is nobody else
         """Forget a group and all that it had, save its audit log."""
         self._group(name)
         del self._groups[name]
@@ -264,7 +264,7 @@ def _move(found: _Group, change: Change) -> None:
         found.pages = found.pages | {(level, number): page for level, number, page in keys.pages}
         record = replace(record, epoch=keys.epoch, height=keys.height)
     if change.record is not None:
-        terms = ("policy", "beacon_interval", "settings", "frozen", "handovers", "signing_seed")
+        terms = ("policy", "beacon_interval", "settings", "frozen", "destroyed", "handovers", "signing_seed")
         record = replace(record, **{name: getattr(change.record, name) for name in terms})
     found.record = record if change.time is None else replace(record, time=change.time)
 

@@ -45,8 +45,12 @@ class Store(Protocol):
         """Add a group with its first messages; raises `UsageError` if there is one of that name."""
         ...
 
-    def destroy_group(self, name: str, audit: Iterable[AuditEntry]) -> None:
-        """Forget a group and all that it had, save its audit log, which ends with `audit`."""
+    def destroy_group(self, name: str, audit: Iterable[AuditEntry], fence: int | None = None) -> None:
+        """Forget a group and all that it had, save its audit log, which ends with `audit`.
+
+        Raises:
+            LeaseLostError: another server leads the group by now.
+        """
 
     def groups(self) -> list[GroupRecord]:
         """Return all groups, by name."""

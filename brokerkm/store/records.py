@@ -44,6 +44,7 @@ class GroupRecord:
         beacon_interval: seconds between Beacons.
         epoch, height, time: where the group stands; `KeyTree`'s height.
         frozen: no change is to be committed before an operator thaws it.
+        destroyed: its members are to be told so, and then it is to be forgotten.
         handovers: encoded Handover messages from one signing key to the next, oldest first.
     """
 
@@ -59,6 +60,7 @@ class GroupRecord:
     time: int = 0
     settings: Settings = field(default_factory=Settings)
     frozen: bool = False
+    destroyed: bool = False
     handovers: tuple[bytes, ...] = field(default=(), repr=False)
 
 

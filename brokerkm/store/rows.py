@@ -24,6 +24,7 @@ MEMBER: Final = (
 )
 TOKEN: Final = "id, key, uses_left, expiry, pattern, created, note"  # noqa: S105 - columns
 _HANDOVERS_LIMIT: Final = 1 << 20  # bytes
+_FROZEN, _DESTROYED = 1, 2  # in the column frozen
 
 
 def group(row: tuple[Any, ...], vault: Vault) -> GroupRecord:
@@ -43,7 +44,8 @@ def group(row: tuple[Any, ...], vault: Vault) -> GroupRecord:
             height,
             time,
             Settings(**json.loads(settings)),
-            bool(frozen),
+            bool(frozen & _FROZEN),
+            bool(frozen & _DESTROYED),
             tuple(binary(item, "handovers") for item in array(unpack_array(handovers, _HANDOVERS_LIMIT), "handovers")),
         )
     except (RefusedError, ValueError, TypeError) as error:
@@ -62,7 +64,7 @@ def terms(record: GroupRecord) -> tuple[object, ...]:
         json.dumps(record.policy.fields),
         record.beacon_interval,
         json.dumps(dataclasses.asdict(record.settings)),
-        int(record.frozen),
+        _FROZEN * record.frozen | _DESTROYED * record.destroyed,
         pack(record.handovers),
     )
 

@@ -79,10 +79,10 @@ class SqlStore:
         self._seals.keep(after or tree)
         return sequence
 
-    def destroy_group(self, name: str, audit: Iterable[AuditEntry]) -> None:
+    def destroy_group(self, name: str, audit: Iterable[AuditEntry], fence: int | None = None) -> None:
         """Forget a group and all that it had, save its audit log."""
         with self._engine.transaction() as session:
-            number = statements.group_id(session, name)
+            number, _ = statements.lock(session, name, fence)
             for table in ("pages", "members", "tokens", "documents", "outbox"):
                 session.change(f"DELETE FROM {table} WHERE group_id = ?", number)  # noqa: S608 - constants
             session.change("DELETE FROM groups WHERE id = ?", number)

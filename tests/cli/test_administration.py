@@ -199,7 +199,7 @@ def test_group_is_destroyed_once_its_name_is_typed(console: Console, group: str)
     assert f"group {group} is destroyed\n" in console.run("group", "destroy", group, text=f"{group}\n")
     assert "there is no group" in console.run("group", "show", group, status=2)
     console.run("group", "create", group)
-    assert [{"group": group, "destroyed": True}] == console.ask("group", "destroy", group, "--yes")
+    assert [{"group": group, "destroyed": True, "forgotten": True}] == console.ask("group", "destroy", group, "--yes")
     log = console.ask("audit", "list", "-g", group)
     assert ["create", "destroy", "create", "destroy"] == [
         one["action"] for one in log if one["action"] in ("create", "destroy")

@@ -249,6 +249,8 @@ def test_terms_are_replaced_and_nothing_else(store: Store) -> None:
     store.write("g", Change(record=replace(other, handovers=(b"h",), beacon_interval=9)))
     expected = GroupRecord("g", b"n" * 32, 4, policy=Policy(1), settings=Settings(3.0), frozen=True, handovers=(b"h",))
     assert replace(expected, beacon_interval=9) == store.group("g")
+    store.write("g", Change(record=replace(expected, frozen=False, destroyed=True)))
+    assert replace(expected, frozen=False, destroyed=True) == store.group("g")
     assert store.group("x") is None
 
 

@@ -73,8 +73,12 @@ def test_the_last_fence_alone_may_write(store: PostgresStore, leases: PostgresLe
     assert second is not None
     with pytest.raises(LeaseLostError):
         store.write("g", Change(fence=first.fence, time=2))
+    with pytest.raises(LeaseLostError):
+        store.destroy_group("g", [], first.fence)
     assert 1 == store.groups()[0].time
     store.write("g", Change(fence=second.fence, time=3))
+    store.destroy_group("g", [], second.fence)
+    assert [] == store.groups()
 
 
 def test_fences_grow_over_the_life_of_groups(store: PostgresStore, leases: PostgresLeases) -> None:
