@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from brokerkm.core.wire import MAX_MESSAGE
 from brokerkm.service.admin import Admin
-from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, DEFAULT_LIFETIME, PAGE
+from brokerkm.service.api import DEFAULT_LIFETIME, PAGE
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
 from brokerkm.service.credentials import MAX_LIFETIME as CREDENTIAL_MAX_LIFETIME
 from brokerkm.service.tickets import MAX_LIFETIME, MAX_NOTE, MAX_PATTERN, MAX_USES
@@ -87,15 +87,15 @@ class SetGroup(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CreateGroup(Struct, forbid_unknown_fields=True, frozen=True):
-    """A new group."""
+    """A new group; what is left out is as the server's configuration has it."""
 
     name: _Identifier
-    degree: Annotated[int, Meta(ge=2, le=64)] = 4
-    suite: Literal["x25519", "mlkem768-x25519"] = "x25519"
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64}){0,2}$", max_length=194)] = (
-        "bkm/1"
-    )
-    beacon_interval: _Interval = DEFAULT_BEACON_INTERVAL
+    degree: Annotated[int, Meta(ge=2, le=64)] | UnsetType = UNSET
+    suite: Literal["x25519", "mlkem768-x25519"] | UnsetType = UNSET
+    prefix: (
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64}){0,2}$", max_length=194)] | UnsetType
+    ) = UNSET
+    beacon_interval: _Interval | UnsetType = UNSET
     policy: PolicyBody = PolicyBody()
     settings: SettingsBody = SettingsBody()
 

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from brokerkm.api.connection import Local, Remote, Target
 from brokerkm.api.exchange import PATIENCE, Exchange, segment
-from brokerkm.core.crypto import Suite
-from brokerkm.core.group import DEFAULT_DEGREE
-from brokerkm.core.names import DEFAULT_PREFIX
-from brokerkm.core.policy import Policy
 from brokerkm.descriptor import Descriptor
 from brokerkm.offline import OfflineBundle
 from brokerkm.service.api import (
-    DEFAULT_BEACON_INTERVAL,
     DEFAULT_LIFETIME,
     PAGE,
     AuditInfo,
@@ -31,21 +26,24 @@ from brokerkm.service.api import (
     Outcome,
     ServerStatus,
     TokenInfo,
-    policy_fields,
 )
 from brokerkm.service.credentials import DEFAULT_LIFETIME as CREDENTIAL_LIFETIME
 from brokerkm.service.rows import to_json
+from brokerkm.service.terms import policy_fields, suite_name
 from brokerkm.store.lease import ServerRecord
-from brokerkm.store.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from brokerkm.core.crypto import Suite
+    from brokerkm.core.policy import Policy
     from brokerkm.offline import OfflineRequest
-    from brokerkm.service.api import ImportRow, Named
+    from brokerkm.service.api import ImportRow
     from brokerkm.service.credentials import Role
+    from brokerkm.service.terms import Named
     from brokerkm.store.protocol import Progress
+    from brokerkm.store.records import Settings
 
 MAX_PART: Final = 900_000  # bytes of an import that are sent at once; `brokerkm.api.forwarding` hands on 1 MiB
 
@@ -84,23 +82,23 @@ class RemoteAdmin:
         self,
         group: str,
         *,
-        degree: int = DEFAULT_DEGREE,
-        suite: Suite = Suite.X25519,
-        policy: Policy = Policy(),  # noqa: B008 - frozen
-        prefix: str = DEFAULT_PREFIX,
-        beacon_interval: int = DEFAULT_BEACON_INTERVAL,
-        settings: Settings = Settings(),  # noqa: B008 - frozen
+        degree: int | None = None,
+        suite: Suite | None = None,
+        prefix: str | None = None,
+        beacon_interval: int | None = None,
+        policy: Named | None = None,
+        settings: Named | None = None,
     ) -> GroupInfo:
         """Create a group."""
-        body = {
-            "name": group,
+        terms = {
             "degree": degree,
-            "suite": suite.name.lower().replace("_", "-"),
-            "policy": policy_fields(policy),
+            "suite": None if suite is None else suite_name(suite),
             "prefix": prefix,
             "beacon_interval": beacon_interval,
-            "settings": dataclasses.asdict(settings),
+            "policy": None if policy is None else dict(policy),
+            "settings": None if settings is None else dict(settings),
         }
+        body = {"name": group} | {name: value for name, value in terms.items() if value is not None}
         return GroupInfo(**await self._exchange.ask("POST", "/v1/groups", body))
 
     async def list_groups(self) -> list[GroupInfo]:

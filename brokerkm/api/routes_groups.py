@@ -21,11 +21,9 @@ from brokerkm.api.bodies import (
     SettingsBody,
     listing,
 )
-from brokerkm.core.crypto import Suite
-from brokerkm.core.policy import Policy
-from brokerkm.service.api import PAGE, GroupInfo, Outcome, adopt_policy
+from brokerkm.service.api import PAGE, GroupInfo, Outcome
 from brokerkm.service.credentials import Role
-from brokerkm.store.records import Settings
+from brokerkm.service.terms import SUITES
 
 
 def _named(body: PolicyBody | SettingsBody) -> dict[str, Any]:
@@ -44,12 +42,12 @@ async def create_group(admin: Acting, data: JSONBody[CreateGroup]) -> GroupInfo:
     """Create a group with a signing key of its own."""
     return await admin.create_group(
         data.name,
-        degree=data.degree,
-        suite=Suite[data.suite.upper().replace("-", "_")],
-        policy=adopt_policy(Policy(), _named(data.policy)),
-        prefix=data.prefix,
-        beacon_interval=data.beacon_interval,
-        settings=Settings(**_named(data.settings)),
+        degree=data.degree or None,
+        suite=SUITES[data.suite] if data.suite else None,
+        prefix=data.prefix or None,
+        beacon_interval=data.beacon_interval or None,
+        policy=_named(data.policy),
+        settings=_named(data.settings),
     )
 
 

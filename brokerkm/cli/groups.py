@@ -92,29 +92,26 @@ Examples:
 """
 )
 @click.argument("name")
-@click.option("--degree", default=4, show_default=True, type=click.IntRange(2, 64), help="Children of a tree node.")
-@click.option("--suite", default=_SUITES[0], show_default=True, type=click.Choice(_SUITES), help="Seals Welcomes.")
-@click.option("--prefix", default="bkm/1", show_default=True, help="What all topics of the group begin with.")
-@click.option("--beacon-interval", default=30, show_default=True, help="Seconds between Beacons.")
+@click.option("--degree", type=click.IntRange(2, 64), help="Children of a tree node.")
+@click.option("--suite", type=click.Choice(_SUITES), help="Seals Welcomes.")
+@click.option("--prefix", help="What all topics of the group begin with.")
+@click.option("--beacon-interval", type=click.IntRange(1, _MAX), help="Seconds between Beacons.")
 @_terms_options
 @server_options
 @json_option
 def create(
     *,
     name: str,
-    degree: int,
-    suite: str,
-    prefix: str,
-    beacon_interval: int,
+    degree: int | None,
+    suite: str | None,
+    prefix: str | None,
+    beacon_interval: int | None,
     state: Path,
     as_json: bool,
     **values: Any,  # noqa: ANN401 - click's
 ) -> None:
-    """Create the group NAME."""
-    from brokerkm.core.crypto import Suite  # noqa: PLC0415 - not for --help
-    from brokerkm.core.policy import Policy  # noqa: PLC0415 - not for --help
-    from brokerkm.service.api import adopt_policy  # noqa: PLC0415 - not for --help
-    from brokerkm.store.records import Settings  # noqa: PLC0415 - not for --help
+    """Create the group NAME; what no option says is as the server's configuration has it ([defaults])."""
+    from brokerkm.service.terms import SUITES  # noqa: PLC0415 - not for --help
 
     policy, settings = _split(values)
 
@@ -122,11 +119,11 @@ def create(
         return await admin.create_group(
             name,
             degree=degree,
-            suite=Suite[suite.upper().replace("-", "_")],
-            policy=adopt_policy(Policy(), policy),
+            suite=None if suite is None else SUITES[suite],
             prefix=prefix,
             beacon_interval=beacon_interval,
-            settings=Settings(**settings),
+            policy=policy,
+            settings=settings,
         )
 
     _print_group(administer(state, work), as_json=as_json)

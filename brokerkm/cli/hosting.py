@@ -55,6 +55,7 @@ async def hosted(
     """
     from brokerkm.api import ApiServer  # noqa: PLC0415 - not for --help
     from brokerkm.automation import Automation  # noqa: PLC0415
+    from brokerkm.config.terms import terms  # noqa: PLC0415
     from brokerkm.service import KeyServer  # noqa: PLC0415
     from brokerkm.service.local import CONTROL_SOCKET  # noqa: PLC0415
 
@@ -72,6 +73,7 @@ async def hosted(
             transport,
             interval=configuration.defaults.interval,
             max_pending=configuration.defaults.max_pending,
+            terms=terms(configuration.defaults),
             broker=configuration.broker.device_url or url,
             leadership=leadership,
         )

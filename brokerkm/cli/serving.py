@@ -156,13 +156,11 @@ async def _until_stopped(server: KeyServer, stop: asyncio.Event) -> None:
 
 
 async def _announce(plan: _Plan, host: Hosted) -> None:
-    from brokerkm.cli.first_group import create_first  # noqa: PLC0415 - not for --help
-
     admin = host.server.admin
     groups = await admin.list_groups()
     created = not groups
     if created:
-        groups = [await create_first(admin, plan.configuration)]
+        groups = [await admin.create_group(plan.configuration.server.group)]
     if plan.as_json:
         names = [info.name for info in groups]
         line: dict[str, object] = {"broker": host.url, "state": str(plan.state), "groups": names, "created": created}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.api import open_admin
 from brokerkm.core.names import Topics
-from brokerkm.core.policy import Policy
 from brokerkm.demo.process import Process
 from brokerkm.transport import Options, Outgoing, create
 
@@ -84,7 +83,7 @@ class Stage:
 
     async def create_group(self) -> GroupInfo:
         """Create the group, in the store, before the server starts."""
-        policy = Policy(hold=HOLD)
+        policy = {"hold": HOLD}
         async with self.admin() as admin:
             return await admin.create_group(self.group, degree=_DEGREE, policy=policy, beacon_interval=BEACON_INTERVAL)
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from brokerkm.core.crypto import Suite, load_signing_key
-from brokerkm.core.group import DEFAULT_DEGREE
-from brokerkm.core.names import DEFAULT_PREFIX
-from brokerkm.core.policy import Policy
 from brokerkm.errors import UsageError
 from brokerkm.service.admissions import Admissions
-from brokerkm.service.api import DEFAULT_BEACON_INTERVAL, GroupInfo, Outcome, policy_fields
+from brokerkm.service.api import GroupInfo, Outcome
 from brokerkm.service.office import PUBLISHED_WAIT
 from brokerkm.service.offline import OfflineEnrollment
 from brokerkm.service.oversight import Oversight
+from brokerkm.service.terms import adopt_policy, policy_fields, suite_name
 from brokerkm.service.tickets import Tickets
 from brokerkm.store.records import GroupRecord, Settings, Status
 
 if TYPE_CHECKING:
-    from brokerkm.service.api import Named
+    from brokerkm.core.policy import Policy
     from brokerkm.service.live import LiveGroup
     from brokerkm.service.server import KeyServer
+    from brokerkm.service.terms import Named
 
 _SEED_SIZE: Final = 32  # bytes; Ed25519
 _MAX_SECONDS: Final = 0xFFFFFFFF
@@ -41,19 +40,30 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
         self,
         group: str,
         *,
-        degree: int = DEFAULT_DEGREE,
-        suite: Suite = Suite.X25519,
-        policy: Policy = Policy(),  # noqa: B008 - frozen
-        prefix: str = DEFAULT_PREFIX,
-        beacon_interval: int = DEFAULT_BEACON_INTERVAL,
-        settings: Settings = Settings(),  # noqa: B008 - frozen
+        degree: int | None = None,
+        suite: Suite | None = None,
+        prefix: str | None = None,
+        beacon_interval: int | None = None,
+        policy: Named | None = None,
+        settings: Named | None = None,
     ) -> GroupInfo:
         """Create a group with a signing key of its own."""
+        terms = self._server.terms
+        beacon_interval = terms.beacon_interval if beacon_interval is None else beacon_interval
         if not 1 <= beacon_interval <= _MAX_SECONDS:
             message = f"beacon interval {beacon_interval} s: it has to be at least 1 s"
             raise UsageError(message)
-        seed = self._server.random(_SEED_SIZE)
-        record = GroupRecord(group, seed, degree, prefix, suite, policy, beacon_interval, settings=settings)
+        kept: dict[str, Any] = dict(settings or {})
+        record = GroupRecord(
+            group,
+            self._server.random(_SEED_SIZE),
+            terms.degree if degree is None else degree,
+            terms.prefix if prefix is None else prefix,
+            terms.suite if suite is None else suite,
+            adopt_policy(terms.policy, policy or {}),
+            beacon_interval,
+            settings=Settings(**kept),
+        )
         return await self._info(await self._server.create_group(record, self._actor))
 
     async def list_groups(self) -> list[GroupInfo]:
@@ -128,7 +138,7 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
         return GroupInfo(
             name=record.name,
             prefix=record.prefix,
-            suite=record.suite.name.lower().replace("_", "-"),
+            suite=suite_name(record.suite),
             degree=record.degree,
             height=record.height,
             epoch=record.epoch,

@@ -5,32 +5,24 @@ Values are what JSON can say: keys and hashes in hexadecimal; times in milliseco
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
-
-from brokerkm.core.crypto import Algorithm, Suite
-from brokerkm.core.group import DEFAULT_DEGREE
-from brokerkm.core.names import DEFAULT_PREFIX
-from brokerkm.core.policy import Policy
-from brokerkm.store.records import Settings
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
+    from brokerkm.core.crypto import Suite
+    from brokerkm.core.policy import Policy
     from brokerkm.descriptor import Descriptor
     from brokerkm.offline import OfflineBundle, OfflineRequest
     from brokerkm.service.credentials import Role
+    from brokerkm.service.terms import Named
     from brokerkm.store.lease import ServerRecord
+    from brokerkm.store.records import Settings
 
-DEFAULT_BEACON_INTERVAL: Final = 30  # s; a tenth of the policy's max_silence
 DEFAULT_LIFETIME: Final = 24 * 3600.0  # s that a new token is valid
 PAGE: Final = 1000  # members, groups or audit entries returned at a time, at most
 IMPORT_ROWS: Final = 10_000  # members that one call takes in, at most: one commit, half a second of two cores
-Named: TypeAlias = Mapping[str, int | float | bool | str | None]  # fields of a policy or of settings
-
-ALGORITHMS: Final = {one: one.name.lower().replace("_", "-") for one in Algorithm}  # names for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,19 +230,6 @@ class Event:
     details: dict[str, str | float]
 
 
-def policy_fields(policy: Policy) -> dict[str, int | bool | str]:
-    """Return a policy by the names of its fields; its algorithm by its name."""
-    return dataclasses.asdict(policy) | {"algorithm": ALGORITHMS[policy.algorithm]}
-
-
-def adopt_policy(policy: Policy, named: Named) -> Policy:
-    """Return a policy with the fields that are named as `policy_fields` names them."""
-    found: dict[str, Any] = {**policy_fields(policy), **named}
-    algorithm = next(one for one, name in ALGORITHMS.items() if name == found["algorithm"])
-    found["algorithm"] = algorithm
-    return Policy(**found)
-
-
 class AdminApi(Protocol):
     """The administration of all groups of one server.
 
@@ -262,14 +241,14 @@ class AdminApi(Protocol):
         self,
         group: str,
         *,
-        degree: int = DEFAULT_DEGREE,
-        suite: Suite = Suite.X25519,
-        policy: Policy = Policy(),  # noqa: B008 - frozen
-        prefix: str = DEFAULT_PREFIX,
-        beacon_interval: int = DEFAULT_BEACON_INTERVAL,
-        settings: Settings = Settings(),  # noqa: B008 - frozen
+        degree: int | None = None,
+        suite: Suite | None = None,
+        prefix: str | None = None,
+        beacon_interval: int | None = None,
+        policy: Named | None = None,
+        settings: Named | None = None,
     ) -> GroupInfo:
-        """Create a group."""
+        """Create a group; what is not named is as the server's configuration says."""
         ...
 
     async def list_groups(self) -> list[GroupInfo]:

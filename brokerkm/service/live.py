@@ -19,10 +19,10 @@ from brokerkm.core.names import Topics
 from brokerkm.core.notice import GoodbyeReason
 from brokerkm.core.tree import KeyTree
 from brokerkm.errors import UsageError
-from brokerkm.service.api import adopt_policy
 from brokerkm.service.changes import Changes, PendingEviction, PendingJoin, Rejection
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.service.settlement import Settlement
+from brokerkm.service.terms import adopt_policy
 from brokerkm.store.records import AuditEntry, Change, OutboxMessage
 from brokerkm.store.seats import StoredSeats
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
     from brokerkm.core.policy import Policy
-    from brokerkm.service.api import Named
     from brokerkm.service.desk import StoreDesk
     from brokerkm.service.settlement import Settled
+    from brokerkm.service.terms import Named
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import Document, GroupRecord, MemberRecord, Settings
 

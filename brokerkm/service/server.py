@@ -32,6 +32,7 @@ from brokerkm.service.routes import Routes
 from brokerkm.service.schedule import Schedule
 from brokerkm.service.served import Served
 from brokerkm.service.tasks import Tasks
+from brokerkm.service.terms import Terms
 from brokerkm.store.records import AuditEntry, Change, OutboxMessage
 from brokerkm.store.seats import StoredSeats
 
@@ -63,6 +64,7 @@ class KeyServer:
         random: source of keys.
         interval: seconds that a change waits for others, unless it is urgent.
         max_pending: how many changes wait at most.
+        terms: what new groups begin with.
         retained_wait: seconds in which the broker delivers a retained message that it has.
         broker: URL for the descriptors that `invite` makes.
         leadership: which groups to lead; all of them if none is given.
@@ -72,6 +74,7 @@ class KeyServer:
         feed: what happens.
         groups: those that this server leads, by name.
         leadership: knows the other servers, if there are any.
+        terms: what groups begin with that are made from now on.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class KeyServer:
         random: Random = os.urandom,
         interval: float = 1.0,
         max_pending: int = 1024,
+        terms: Terms = Terms(),  # noqa: B008 - frozen
         retained_wait: float = 1.0,
         broker: str | None = None,
         leadership: Leadership | None = None,
@@ -98,6 +102,7 @@ class KeyServer:
         self._roster: Final = Roster(self._routes)
         self.groups: Final = self._roster.groups
         self.admin: Final = Admin(self)
+        self.terms = terms
         self._interval: Final = interval
         self._max_pending: Final = max_pending
         self._transport: Final = transport

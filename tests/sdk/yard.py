@@ -11,6 +11,7 @@ import brokerkm
 from brokerkm.core.policy import Policy
 from brokerkm.sdk.recovery import Pace
 from brokerkm.service import KeyServer
+from brokerkm.service.terms import policy_fields
 from brokerkm.store import MemoryStore
 from brokerkm.transport import Options, Outgoing, Role, create
 
@@ -131,7 +132,7 @@ async def yard_at(url: str, path: Path, policy: Policy = POLICY, group: str = GR
     yard = Yard(url, path, group)
     try:
         await yard.start()
-        await yard.server.admin.create_group(group, policy=policy, beacon_interval=1)
+        await yard.server.admin.create_group(group, policy=policy_fields(policy), beacon_interval=1)
         yield yard
     finally:
         await yard.close()

@@ -12,6 +12,7 @@ from brokerkm.api import RemoteAdmin, open_admin
 from brokerkm.core.policy import Policy
 from brokerkm.errors import TransportError, UsageError
 from brokerkm.service.local import CONTROL_SOCKET
+from brokerkm.service.terms import policy_fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -53,7 +54,7 @@ class Server:
     async def create_group(self) -> None:
         """Create the group in the store, before any server runs."""
         async with open_admin(self._state) as admin:
-            await admin.create_group(GROUP, policy=POLICY, beacon_interval=BEACONS)
+            await admin.create_group(GROUP, policy=policy_fields(POLICY), beacon_interval=BEACONS)
 
     async def start(self) -> None:
         """Start a process and return when it serves."""
