@@ -79,6 +79,7 @@ async def hosted(
         )
         if server.requests is not None:
             server.requests.limit(request_limits(configuration.limits))
+        await _guard(configuration, options, url, server, stack)
         metrics = await _telemetry(configuration, server, stack)
         await stack.enter_async_context(server)
         automation = await stack.enter_async_context(Automation(server))
@@ -112,6 +113,32 @@ async def _broker(
     if not url:
         url = (await stack.enter_async_context(EmbeddedBroker(configuration.broker.port))).url
     return transport.create(url, options), _without_login(url)
+
+
+async def _guard(
+    configuration: Configuration, options: Options, url: str, server: KeyServer, stack: contextlib.AsyncExitStack
+) -> None:
+    """Begin to keep the broker's guard in step, if there is one."""
+    chosen = configuration.guard
+    if not chosen.kind:
+        return
+    from brokerkm.guard import seam  # noqa: PLC0415 - for who has a guard
+    from brokerkm.service.guarded import guarding  # noqa: PLC0415
+
+    password = options.password if chosen.password is None else chosen.password.read()
+    given = {
+        "applicants": "true" if chosen.applicants else "false",
+        "url": chosen.url or url,
+        "username": chosen.username or options.username,
+        "password": password,
+        "ca_file": options.ca_file,
+        "cert_file": options.cert_file,
+        "key_file": options.key_file,
+        "timeout": f"{options.timeout}",
+        "server": options.username,
+    }
+    known = {name: value for name, value in given.items() if value}
+    await stack.enter_async_context(guarding(server, lambda fleet: seam.create(chosen.kind, fleet, known)))
 
 
 async def _telemetry(configuration: Configuration, server: KeyServer, stack: contextlib.AsyncExitStack) -> str:

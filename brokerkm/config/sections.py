@@ -205,6 +205,31 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """How the broker keeps members to their own topics; the broker in this process always does."""
+
+    kind: str = key(
+        "",
+        "What tells the broker who may do what, and disconnects whom it must not serve any more; see deploy/ for each "
+        "broker. Default: nothing, as for rules in the broker's own files.",
+        sample="mosquitto-plugin",
+    )
+    applicants: bool = key(
+        default=True, text="Whether devices that are not known yet may connect to the broker, to ask for a place."
+    )
+    url: str = key(
+        "",
+        "Where the broker is administered. Default: the URL of [broker].",
+        check=_url,
+        sample="http://127.0.0.1:15672",
+    )
+    username: str = key("", "User name there. Default: that of [broker].", sample="admin")
+    password: Secret | None = key(
+        None, "Password there, by reference. Default: that of [broker].", sample="credential:admin-password"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """What a new group begins with, unless its creator says otherwise."""
 
@@ -257,6 +282,7 @@ class Configuration:
     api: Api = field(default_factory=Api)
     telemetry: Telemetry = field(default_factory=Telemetry)
     cluster: Cluster = field(default_factory=Cluster)
+    guard: Guard = field(default_factory=Guard)
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
 
@@ -268,6 +294,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "api": Api,
     "telemetry": Telemetry,
     "cluster": Cluster,
+    "guard": Guard,
     "defaults": Defaults,
     "limits": Limits,
 }

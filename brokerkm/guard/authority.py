@@ -5,6 +5,7 @@ It fails closed: what cannot be decided, because the store does not answer or a 
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Authority:
         return username == name and hmac.compare_digest(password.encode(), secret.encode())
 
     async def login(self, username: str, password: str) -> Grant:
-        """Return what somebody who proves to be a member, or an applicant, may do.
+        """Return what somebody who proves to be a member, or an applicant, may do, with the key that proved it.
 
         Raises:
             DeniedError: it may not connect.
@@ -68,7 +69,7 @@ class Authority:
         if grant is None:
             message = f"{principal.username} has been evicted"
             raise DeniedError(message)
-        return grant
+        return dataclasses.replace(grant, identity=identity)
 
     async def grant(self, username: str) -> Grant:
         """Return what somebody may do whom the broker has authenticated, by this authority or otherwise.

@@ -33,18 +33,21 @@ class GuardedGroup:
         """Return what a known member may do, None if it may not even connect."""
         if record.status is Status.EVICTED:
             return None
+        identity = b"" if record.status is Status.PENDING else record.identity
         if record.status is Status.SEATED:
-            return self._grant(record.member, Rank.MEMBER, record.slot, prefixes)
-        return self._grant(record.member, Rank.APPLICANT, None, prefixes)
+            return self._grant(record.member, Rank.MEMBER, record.slot, prefixes, identity)
+        return self._grant(record.member, Rank.APPLICANT, None, prefixes, identity)
 
     def applicant(self, member: str, prefixes: tuple[str, ...] = ()) -> Grant:
         """Return what somebody may do of whom nothing is known yet."""
         return self._grant(member, Rank.APPLICANT, None, prefixes)
 
-    def _grant(self, member: str, rank: Rank, slot: int | None, prefixes: tuple[str, ...]) -> Grant:
+    def _grant(
+        self, member: str, rank: Rank, slot: int | None, prefixes: tuple[str, ...], identity: bytes = b""
+    ) -> Grant:
         data = self.data.of(self.name, member)
         topics = Topics(self.name, self.prefix)
-        return Grant(topics, self.degree, member, rank, slot, data, prefixes or (self.prefix,))
+        return Grant(topics, self.degree, member, rank, slot, data, prefixes or (self.prefix,), identity)
 
 
 class Fleet(Protocol):

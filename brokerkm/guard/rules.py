@@ -69,6 +69,7 @@ class Grant:
         slot: the member's leaf; None for an applicant.
         data: the group's data filters, as they are for this member (`DataFilters.of`).
         prefixes: what all topics of brokerkm at this broker begin with, those of other groups as well.
+        identity: the public identity key that alone may log in under this id; empty while any may.
     """
 
     topics: Topics
@@ -78,6 +79,7 @@ class Grant:
     slot: int | None = None
     data: DataFilters = DataFilters()
     prefixes: tuple[str, ...] = ()
+    identity: bytes = b""
 
     def may_subscribe(self, pattern: str) -> bool:
         """Return whether the filter matches nothing that is not the member's to read."""

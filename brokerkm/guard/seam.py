@@ -43,7 +43,11 @@ class BrokerGuard(Protocol):
     """What keeps one broker's clients to their own topics.
 
     Args:
-        options: of the configuration's section ``[guard]``, beyond those that every guard has.
+        options: by name, with values as text, of which a guard takes what it needs and leaves what is not for it:
+            ``applicants`` (``true`` or ``false``); ``url``, ``username``, ``password`` of the configuration's section
+            ``[guard]``, or where that says nothing of ``[broker]``; ``ca_file``, ``cert_file``, ``key_file``,
+            ``timeout`` of ``[broker]``; ``server``, the name under which the key server logs in at the broker.
+            What was not given is absent.
     """
 
     def __init__(self, fleet: Fleet, options: Mapping[str, str]) -> None:

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 MAX_NOTED: Final = 100_000  # members that wait one by one; with more, comparing everything is not dearer
 FIRST_PAUSE: Final = 0.2  # seconds
 LONGEST_PAUSE: Final = 30.0  # seconds
+COMPARE_EVERY: Final = 300.0  # seconds; somebody else may have changed the broker, or another server told it of old
+HOLD: Final = 0.25  # seconds that what is published waits for the guard
 
 
 class Warden:
@@ -45,6 +47,7 @@ class Warden:
         self._everything = True
         self._wake: Final = asyncio.Event()
         self._calm: Final = asyncio.Event()
+        self._late = False
         self.failure: str | None = "it has not been compared with the store yet"
         self.differences = 0
 
@@ -75,6 +78,11 @@ class Warden:
         self._everything = True
         self._noted.clear()
         self._wake.set()
+
+    async def hold(self) -> None:
+        """Wait until the guard knows all that has been noted, for a moment: a slow broker delays one time, not each."""
+        if self.failure is None and not self._late:
+            self._late = not await self.settled(HOLD)
 
     async def settled(self, patience: float) -> bool:
         """Return whether the guard knows all that has been noted, within `patience` seconds."""
@@ -107,8 +115,17 @@ class Warden:
             self.failure, pause = None, FIRST_PAUSE
             if not self._waits:
                 self._calm.set()
+                self._late = False
                 self._wake.clear()
+                await self._next_change()
+
+    async def _next_change(self) -> None:
+        """Return when something has been noted, or when everything is to be compared again."""
+        try:
+            async with asyncio.timeout(COMPARE_EVERY):
                 await self._wake.wait()
+        except TimeoutError:
+            self._everything = True
 
     @property
     def _waits(self) -> bool:

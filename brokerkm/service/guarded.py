@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
 
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.guard.fleet import GuardedGroup
 from brokerkm.guard.rules import DataFilters
+from brokerkm.guard.warden import Warden
 from brokerkm.service.feed import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from brokerkm.guard.warden import Warden
+    from brokerkm.guard.fleet import Fleet
+    from brokerkm.guard.seam import BrokerGuard
     from brokerkm.service.desk import StoreDesk
     from brokerkm.service.feed import Feed, Happening
+    from brokerkm.service.server import KeyServer
     from brokerkm.store.protocol import Store
     from brokerkm.store.records import Document, GroupRecord, MemberRecord
 
 GUARD: Final = "guard"  # kind of the documents about what brokers let members do
 DATA: Final = "data"  # name of the one that holds a group's data filters
 _PORTION: Final = 1000  # members that are read at a time
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class StoredFleet:
@@ -33,12 +41,12 @@ class StoredFleet:
 
     async def groups(self) -> dict[str, GuardedGroup]:
         """Return all guarded groups by name."""
-        return await self._desk.call(self._groups)
+        return await self._call(self._groups)
 
     async def member(self, group: str, member: str) -> MemberRecord | None:
         """Return what is known of a member id."""
         try:
-            return await self._desk.call(self._store.member, group, member)
+            return await self._call(self._store.member, group, member)
         except UsageError:  # there is no such group
             return None
 
@@ -46,12 +54,19 @@ class StoredFleet:
         """Yield all that is known of a group's members, by id."""
         after = ""
         while True:
-            portion = await self._desk.call(self._portion, group, after)
+            portion = await self._call(self._portion, group, after)
             for record in portion:
                 yield record
             if len(portion) < _PORTION:
                 return
             after = portion[-1].member
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await self._desk.call(function, *args, **kwargs)
+        except RuntimeError as error:  # the desk's thread has ended
+            message = "the key server is stopping"
+            raise StoreError(message) from error
 
     def _portion(self, group: str, after: str) -> list[MemberRecord]:
         return self._store.members(group, after=after, limit=_PORTION)
@@ -90,7 +105,35 @@ def inform(warden: Warden, feed: Feed) -> Callable[[], None]:
                 warden.note(happening.group, happening.member)
             case Kind.BROKER_BACK | Kind.LEAD:
                 warden.note_everything()
+            case Kind.DESTROYED:
+                warden.note_gone(happening.group)
             case _:
                 pass
 
     return feed.listen(hear)
+
+
+@contextlib.asynccontextmanager
+async def guarding(server: KeyServer, create: Callable[[Fleet], BrokerGuard]) -> AsyncGenerator[Warden]:
+    """Keep the broker's guard in step with a server, which is started in this context and stopped before its end.
+
+    Args:
+        create: makes the guard, not yet open.
+
+    Raises:
+        UsageError: it cannot be made.
+        TransportError: it cannot be imported.
+    """
+    fleet = StoredFleet(server.store, server.desk)
+    warden = Warden(create(fleet), fleet)
+    if server.publisher is not None:
+        server.publisher.warden = warden
+    silence = inform(warden, server.feed)
+    task = asyncio.get_running_loop().create_task(warden.run(), name="warden")
+    try:
+        yield warden
+    finally:
+        silence()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await warden.guard.close()

@@ -23,6 +23,7 @@ from brokerkm.transport import Outgoing
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from brokerkm.guard.warden import Warden
     from brokerkm.service.desk import StoreDesk
     from brokerkm.store.protocol import Store
     from brokerkm.transport import Transport
@@ -42,6 +43,9 @@ class Publisher:
     Args:
         remaining: for how many seconds this server may publish on a topic; not positive if it may not.
         retains: whether the broker may keep the newest message of a topic.
+
+    Attributes:
+        warden: keeps the broker's guard in step, if there is one (`brokerkm.service.guarded`); it is told first.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Publisher:
         self._wake: Final = asyncio.Event()
         self._stopping = False
         self._soiled = True
+        self.warden: Warden | None = None
         self.dropped = 0
         self.drained_at_last = False  # whether `run` has ended with nothing left
 
@@ -192,6 +197,8 @@ class Publisher:
         self._tell(group, chunk[0].sequence if chunk else None)
         if not chunk or (until := self._until(chunk[0].topic)) <= boot_time():
             return False
+        if self.warden is not None:
+            await self.warden.hold()  # or a Welcome comes before its reader may subscribe what it names
         began = asyncio.get_running_loop().time()
         messages = [Outgoing(one.topic, one.payload, retain=True, audience=one.audience) for one in chunk]
         await self._publish(messages, until)

@@ -46,6 +46,9 @@ class Gauges:
         metrics.store_failing.set(server.desk.failure is not None)
         if server.publisher is not None:
             metrics.dropped.set(server.publisher.dropped)
+            if (warden := server.publisher.warden) is not None:
+                in_step = warden.failure is None
+                metrics.set_guard(in_step=in_step, pending=warden.pending, differences=warden.differences)
         groups = list(server.groups.values())
         metrics.set_by_group(metrics.waiting, {(group.name,): len(group.changes) for group in groups})
         own = [group for group in groups if metrics.label(group.name) != OTHER]  # a sum of epochs says nothing

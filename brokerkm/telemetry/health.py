@@ -53,7 +53,7 @@ def alive(watch: LoopWatch) -> tuple[bool, dict[str, object]]:
 
 def ready(server: KeyServer) -> tuple[bool, dict[str, object]]:
     """Return whether the server can do its work, and why not."""
-    checks = list(_checks(server))
+    checks = _checks(server)
     holds = all(check.holds for check in checks)
     return holds, {
         "status": "ready" if holds else "not ready",
@@ -64,6 +64,8 @@ def ready(server: KeyServer) -> tuple[bool, dict[str, object]]:
 def _checks(server: KeyServer) -> list[Check]:
     failure, lapse = server.desk.failure, server.leadership.lapse()
     leases = [] if lapse is None else [Check("leases", not lapse, lapse)]
+    warden = None if server.publisher is None else server.publisher.warden
+    guards = [] if warden is None else [_guard(warden.failure)]
     return [
         Check("store", failure is None, "" if failure is None else f"nothing can be stored: {failure}"),
         Check(
@@ -72,4 +74,10 @@ def _checks(server: KeyServer) -> list[Check]:
             "" if server.connected else "the broker is not reached: changes are stored and wait to be published",
         ),
         *leases,
+        *guards,
     ]
+
+
+def _guard(failure: str | None) -> Check:
+    text = "" if failure is None else f"the broker may serve whom it should not, or not whom it should: {failure}"
+    return Check("guard", failure is None, text)

@@ -77,6 +77,8 @@ class Metrics:
             "brokerkm_answers_dropped", "Answers to members dropped since the start.", registry=registry
         )
 
+        self._guard: tuple[Gauge, Gauge, Gauge] | None = None
+
         self._commits = Counter("brokerkm_commits", "Epochs.", ["group"], registry=registry)
         self._rekeys = Counter("brokerkm_rekeys", "Rekey messages.", ["group"], registry=registry)
         self._seated = Counter("brokerkm_members_seated", "Members seated.", ["group"], registry=registry)
@@ -142,6 +144,19 @@ class Metrics:
         gauge.clear()
         for labels, value in sums.items():
             gauge.labels(*labels).set(value)
+
+    def set_guard(self, *, in_step: bool, pending: int, differences: int) -> None:
+        """Set what is known of the broker's guard; without one there are no such series."""
+        if self._guard is None:
+            self._guard = (
+                Gauge(
+                    "brokerkm_guard_in_step", "1 if the broker's guard is as the store says.", registry=self.registry
+                ),
+                Gauge("brokerkm_guard_pending", "Members it has not been told of.", registry=self.registry),
+                Gauge("brokerkm_guard_differences", "Mended by the last full comparison.", registry=self.registry),
+            )
+        for gauge, value in zip(self._guard, (in_step, pending, differences), strict=True):
+            gauge.set(value)
 
     def _hear(self, happening: Happening) -> None:
         self._events.labels(happening.kind.value).inc()
