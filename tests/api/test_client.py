@@ -18,6 +18,7 @@ from brokerkm.service import STORE_FILE, Admin, KeyServer, MemberFilter
 from brokerkm.service.api import ImportRow
 from brokerkm.service.credentials import Role
 from brokerkm.service.local import CONTROL_SOCKET
+from brokerkm.service.terms import policy_fields
 from brokerkm.store import MemoryStore, Settings, SqliteStore
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def exercise(admin: AdminApi) -> list[object]:
     """Make every call once and return what came of it, but for what is random."""
     policy = Policy(1, 2, 3, stop_when_silent=False, algorithm=Algorithm.CHACHA20_POLY1305)
     created = await admin.create_group(
-        "plant", degree=8, suite=Suite.MLKEM768_X25519, policy=policy, prefix="x/y", beacon_interval=7
+        "plant", degree=8, suite=Suite.MLKEM768_X25519, policy=policy_fields(policy), prefix="x/y", beacon_interval=7
     )
     descriptor = await admin.invite("plant", uses=3, lifetime=60, broker="mqtt://there", pattern="p*", note="a batch")
     tokens = await admin.list_tokens("plant")
