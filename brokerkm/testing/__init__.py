@@ -14,6 +14,8 @@ In a test module of your adapter, with ``pip install brokerkm[testing]``::
                     restart=how_to_restart_your_broker,
                 )
 
+What keeps a broker's clients to their own topics has a kit as well: `brokerkm.testing.guard`.
+
 A transport without a network between its ends inherits from `TransportConformance` instead. What a broker
 cannot do is declared by class attributes (`TransportConformance.retains_for_wildcards`) and then asserted to be so.
 """
@@ -25,7 +27,12 @@ except ImportError as error:
     message = "brokerkm.testing needs pytest and pytest-asyncio: pip install 'brokerkm[testing]'"
     raise ImportError(message) from error
 else:
-    pytest.register_assert_rewrite("brokerkm.testing.conformance", "brokerkm.testing.reconnection")
+    pytest.register_assert_rewrite(
+        "brokerkm.testing.conformance",
+        "brokerkm.testing.guard",
+        "brokerkm.testing.guarded",
+        "brokerkm.testing.reconnection",
+    )
 
 from brokerkm.testing.cable import Cable
 from brokerkm.testing.conformance import TransportConformance
