@@ -10,39 +10,49 @@ from typing import TYPE_CHECKING
 
 from brokerkm.api.client import RemoteAdmin
 from brokerkm.config import load
-from brokerkm.config.stores import is_shared, open_store
+from brokerkm.config.stores import absent, is_shared, open_store
 from brokerkm.errors import StoreError, TransportError, UsageError
+from brokerkm.service.leadership import SoleLeadership
 from brokerkm.service.local import CONTROL_SOCKET
 from brokerkm.service.server import KeyServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from brokerkm.config import Configuration
     from brokerkm.service.api import AdminApi
+    from brokerkm.store.lease import ServerRecord
     from brokerkm.store.sql import SqlStore
 
 
 @contextlib.asynccontextmanager
-async def open_admin(directory: str | os.PathLike[str]) -> AsyncGenerator[AdminApi]:
+async def open_admin(
+    directory: str | os.PathLike[str], configuration: Configuration | None = None, *, create: bool = False
+) -> AsyncGenerator[AdminApi]:
     """Administer the groups in a state directory: by the server that runs on it, or directly if none does.
 
-    What is done without a server is stored, and published when one starts. Where the store is and what it is sealed
-    under, the configuration says that ``$BROKERKM_CONFIG`` names, as to the server itself.
+    What is done without a server is stored, and published when one starts.
+
+    Args:
+        configuration: says where the store is and what it is sealed under; by default the one that
+            ``$BROKERKM_CONFIG`` names, as to the server itself.
+        create: make a store, and its key, where there is neither a server nor a store.
 
     Raises:
-        UsageError: the configuration is wrong, or its store is one that several servers share.
+        UsageError: neither a server nor a store is there; or the configuration is wrong, or its store is one that
+            several servers share.
         StoreError: the store is in use by a process that does not listen, or cannot be opened.
     """
     place = Path(directory)
     try:
         remote = await RemoteAdmin.connect(place / CONTROL_SOCKET)
-    except TransportError as absent:
+    except TransportError as none:
         try:
-            store = _store(place)
-        except StoreError as error:
-            raise error from absent
+            store = _store(place, configuration or load(os.environ.get("BROKERKM_CONFIG") or None, os.environ), create)
+        except (StoreError, UsageError) as error:
+            raise error from none
         with contextlib.closing(store):
-            async with KeyServer(store, interval=0) as server:
+            async with KeyServer(store, interval=0, leadership=_Nobody()) as server:
                 yield server.admin.acting(f"operator:{_user()}")
     else:
         try:
@@ -51,12 +61,26 @@ async def open_admin(directory: str | os.PathLike[str]) -> AsyncGenerator[AdminA
             await remote.close()
 
 
-def _store(place: Path) -> SqlStore:
-    configuration = load(os.environ.get("BROKERKM_CONFIG") or None, os.environ)
+class _Nobody(SoleLeadership):
+    """What leads the groups while no server runs: none of the servers that are listed."""
+
+    async def servers(self) -> list[ServerRecord]:
+        """Return none."""
+        return []
+
+
+def _store(place: Path, configuration: Configuration, create: bool) -> SqlStore:  # noqa: FBT001 - as it was given
+    nobody = f"no server answers at {place / CONTROL_SOCKET}, and"
     if is_shared(configuration):
-        message = "the store is one that several servers share: start one of them, or name one by --server"
+        message = (
+            f"{nobody} the store is one that several servers share: start one of them, or name one by --server; if one "
+            "runs here, name its directory by --state or $BROKERKM_SERVER_STATE"
+        )
         raise UsageError(message)
-    return open_store(configuration, place)
+    if not create and (missing := absent(configuration, place)):
+        message = f"{nobody} {missing}"
+        raise UsageError(message)
+    return open_store(configuration, place, create=create)
 
 
 def _user() -> str:

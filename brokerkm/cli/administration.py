@@ -45,8 +45,12 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
     return value
 
 
-def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]]) -> _T:
-    """Return what `work` makes of the server: the one that was named, that of a state directory, or its bare store."""
+def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]], *, create: bool = False) -> _T:
+    """Return what `work` makes of the server: the one that was named, that of a state directory, or its bare store.
+
+    Args:
+        create: make a store where there is neither a server nor a store.
+    """
     from brokerkm.api import Remote, RemoteAdmin, open_admin  # noqa: PLC0415 - for what administers only
 
     meta = click.get_current_context().meta
@@ -54,7 +58,7 @@ def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]]) -> _T:
 
     async def run() -> _T:
         if url is None:
-            async with open_admin(state) as admin:
+            async with open_admin(state, create=create) as admin:
                 return await work(admin)
         remote = await RemoteAdmin.reach(Remote.from_files(url, *files))
         try:
@@ -63,6 +67,13 @@ def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]]) -> _T:
             await remote.close()
 
     return asyncio.run(run())
+
+
+def runs(admin: AdminApi) -> bool:
+    """Return whether a server runs, or this is its bare store."""
+    from brokerkm.api import RemoteAdmin  # noqa: PLC0415 - for what administers only
+
+    return isinstance(admin, RemoteAdmin)
 
 
 async def resolve_group(admin: AdminApi, group: str | None) -> str:

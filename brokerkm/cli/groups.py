@@ -126,7 +126,7 @@ def create(
             settings=settings,
         )
 
-    _print_group(administer(state, work), as_json=as_json)
+    _print_group(administer(state, work, create=True), as_json=as_json)
 
 
 @group.command("list", epilog="\b\nExamples:\n  brokerkm group list --json | jq -r .name\n")

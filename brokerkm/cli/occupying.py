@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from brokerkm.errors import StoreError
 from brokerkm.service.local import LOCK_FILE
+from brokerkm.store.owner import check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,8 +23,10 @@ def occupied(state: Path) -> Generator[None]:
     """Have a state directory, which is made if there is none, for this process alone.
 
     Raises:
+        UsageError: it belongs to another user.
         StoreError: another server is running in it, or it cannot be written.
     """
+    check_owner(state)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -90,7 +90,7 @@ def recover(
                 force=force,
             )
 
-    with contextlib.closing(open_store(configuration, state)) as store:
+    with contextlib.closing(open_store(configuration, state, create=False)) as store:
         done = asyncio.run(work(store))
     if as_json:
         print_json({"group": name, **done._asdict()})

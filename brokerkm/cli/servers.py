@@ -46,6 +46,9 @@ def list_(*, state: Path, as_json: bool) -> None:
         )
         for one in servers
     ]
+    if not rows:
+        click.echo(f"no server runs on {state}")
+        return
     print_table(("SERVER", "RUNS", "SEEN", "URL", "LEADS"), rows)
 
 

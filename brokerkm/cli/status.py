@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brokerkm.cli.administration import administer, server_options
+from brokerkm.cli.administration import administer, runs, server_options
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table, say_time
 
 if TYPE_CHECKING:
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 @server_options
 @json_option
 def status(*, state: Path, as_json: bool) -> None:
-    """Show how the server is, and its groups."""
+    """Show how the server is, and its groups; if none runs, what its store holds."""
 
-    async def work(admin: AdminApi) -> tuple[ServerStatus, list[GroupInfo]]:
-        return await admin.status(), await admin.list_groups()
+    async def work(admin: AdminApi) -> tuple[bool, ServerStatus, list[GroupInfo]]:
+        return runs(admin), await admin.status(), await admin.list_groups()
 
-    info, groups = administer(state, work)
+    running, info, groups = administer(state, work)
     values = dataclasses.asdict(info)
     if as_json:
-        print_json(values)
+        print_json({"running": running, **values})
         return
+    if not running:
+        click.echo(f"no server runs on {state}. Its store holds:\n")
     values["time"] = say_time(info.time)
     print_fields(values)
     if groups:

@@ -6,6 +6,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.errors import UsageError
+from brokerkm.store.owner import check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,25 +31,56 @@ def sqlite_path(configuration: Configuration, state: Path) -> Path:
     return state / (urllib.parse.unquote(configuration.store.url.removeprefix(_SQLITE)) or STORE_FILE)
 
 
-def open_store(configuration: Configuration, state: Path) -> SqlStore:
-    """Return the store, open.
+def absent(configuration: Configuration, state: Path) -> str:
+    """Return that there is no store where the configuration says, and what to do; "" if there is one.
+
+    A shared one says so itself when it is opened. An empty file is no store.
 
     Raises:
-        UsageError: the key of a shared store is not named, or a password cannot be read.
+        UsageError: this user cannot look.
+    """
+    path = sqlite_path(configuration, state)
+    try:
+        if is_shared(configuration) or path.stat().st_size:
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        message = f"store {path}: {error.strerror}: run this as the user of the key server, or as root"
+        raise UsageError(message) from error
+    return (
+        f"there is no store {path}: nothing was done. Name the key server's directory by --state or "
+        "$BROKERKM_SERVER_STATE, and its configuration by $BROKERKM_CONFIG; `brokerkm serve` makes a new store"
+    )
+
+
+def open_store(configuration: Configuration, state: Path, *, create: bool = True) -> SqlStore:
+    """Return the store, open.
+
+    Args:
+        create: make one where there is none, and its key.
+
+    Raises:
+        UsageError: there is none; or it is not for this user to make one there; or the key of a shared store is not
+            named; or a password cannot be read.
         StoreError: it cannot be opened, or the key is another.
     """
     key = _read(configuration.store.key, state)
     if not is_shared(configuration):
         from brokerkm.store.sqlite import SqliteStore  # noqa: PLC0415 - one of the two
 
-        return SqliteStore(sqlite_path(configuration, state), key)
+        if missing := absent(configuration, state):
+            if not create:
+                raise UsageError(missing)
+            check_owner(sqlite_path(configuration, state).parent)
+        return SqliteStore(sqlite_path(configuration, state), key, create=create)
     if key is None:
         message = "store.key: servers that share a database need the same store key: name where it is"
         raise UsageError(message)
     from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - it needs psycopg
 
     following = _read(configuration.store.next_key, state)
-    return PostgresStore(database_url(configuration), key, configuration.cluster.lease, following)
+    return PostgresStore(database_url(configuration), key, configuration.cluster.lease, following, create=create)
 
 
 def database_url(configuration: Configuration) -> str:

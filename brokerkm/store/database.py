@@ -95,11 +95,11 @@ class SqliteReading:
 
 
 class SqliteEngine(SqliteReading):
-    """The store's file, and the one connection to it; created if there is none. Raises `StoreError`."""
+    """The store's file, and the one connection to it; created if there is none and `create`. Raises `StoreError`."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
         place = Path(path)
-        _create(place)
+        _open_file(place, os.O_CREAT if create else 0)
         with _errors(place):
             # One thread at a time uses it, but not the one that opened it.
             connection = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
@@ -179,12 +179,12 @@ def _errors(path: Path) -> Generator[None]:
         raise StoreError(message) from error
 
 
-def _create(path: Path) -> None:
-    """Make the file, if there is none, readable by its owner alone; SQLite gives its WAL the same mode."""
+def _open_file(path: Path, flag: int) -> None:
+    """Look at the file, or make it, readable by its owner alone; SQLite gives its WAL the same mode."""
     try:
-        if not path.parent.exists():
+        if flag and not path.parent.exists():
             path.parent.mkdir(mode=_PRIVATE_DIRECTORY, parents=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+        descriptor = os.open(path, os.O_RDWR | flag | os.O_CLOEXEC, _PRIVATE_FILE)
         try:
             mode = os.fstat(descriptor).st_mode
         finally:

@@ -71,14 +71,15 @@ class PostgresEngine:
 
     Args:
         idle_limit: seconds that a transaction which writes may do nothing.
+        create: make the tables where there are none; otherwise that is an error.
     """
 
-    def __init__(self, url: str, idle_limit: float = 10.0) -> None:
+    def __init__(self, url: str, idle_limit: float = 10.0, *, create: bool = True) -> None:
         self.pool: Final = Pool(url)
         limit = f"SET LOCAL idle_in_transaction_session_timeout = {round(idle_limit * 1000)}"
         self._write: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {limit}".encode()
         with self.alone(), self.transaction() as session:
-            _migrate(session)
+            _migrate(session, create=create)
 
     @contextmanager
     def transaction(self) -> Generator[PostgresSession]:
@@ -144,6 +145,7 @@ class PostgresStore(SqlStore):
         store_key: 32 bytes, or what returns them; the same for all servers.
         lease: seconds of the leases under which groups are led.
         next_key: returns the store key after the next `store rewrap`, on whichever server that is done.
+        create: make a store where there is none; otherwise that is an error.
 
     Raises:
         UsageError: psycopg is not installed, or the URL is none.
@@ -156,8 +158,10 @@ class PostgresStore(SqlStore):
         store_key: bytes | Callable[[], bytes],
         lease: float = lease.DURATION,
         next_key: Callable[[], bytes] | None = None,
+        *,
+        create: bool = True,
     ) -> None:
-        self.engine: Final = PostgresEngine(url, lease)
+        self.engine: Final = PostgresEngine(url, lease, create=create)
         with self.engine.alone():  # of several servers that start on an empty database, one makes the data key
             super().__init__(self.engine, store_key, next_key)
         self._mail_seals = self._seals.again()  # the mail has a thread of its own
@@ -191,7 +195,7 @@ def restore_database(backup: str | os.PathLike[str], url: str, progress: Progres
         engine.close()
 
 
-def _migrate(session: PostgresSession) -> None:
+def _migrate(session: PostgresSession, *, create: bool) -> None:
     """Make the tables, or those that a newer version has; one server at a time."""
     session.change("CREATE TABLE IF NOT EXISTS brokerkm (version BIGINT NOT NULL)")
     found = next(session.rows("SELECT version FROM brokerkm"), (0,))[0]
@@ -199,6 +203,9 @@ def _migrate(session: PostgresSession) -> None:
         message = f"the database is of version {found}, this program knows up to {VERSION}: install a newer one"
         raise StoreError(message)
     if found == 0:
+        if not create:
+            message = "there is no store in this database: is store.url the right one? `brokerkm serve` makes a new one"
+            raise UsageError(message)
         for statement in (*tables(POSTGRES), *lease.TABLES, *mailbox.TABLES):
             session.change(statement)
         session.change("INSERT INTO brokerkm (version) VALUES (?)", VERSION)

@@ -28,15 +28,22 @@ class SqliteStore(SqlStore):
     Args:
         store_key: 32 bytes, or what returns them; by default those in the file ``store.key`` beside the store, which is
             made with a new store.
+        create: make a store where there is none; otherwise that is an error.
 
     Raises:
         StoreError: the file is in use, cannot be opened, is readable by others, is none of ours, or is sealed under
             another store key.
     """
 
-    def __init__(self, path: str | os.PathLike[str], store_key: bytes | Callable[[], bytes] | None = None) -> None:
-        engine = SqliteEngine(path)
-        super().__init__(engine, store_key or (lambda: _key_beside(Path(path), engine)))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        store_key: bytes | Callable[[], bytes] | None = None,
+        *,
+        create: bool = True,
+    ) -> None:
+        engine = SqliteEngine(path, create=create)
+        super().__init__(engine, store_key or (lambda: _key_beside(Path(path), engine, create=create)))
 
 
 def write_backup(source: Engine, path: str | os.PathLike[str], progress: Progress) -> None:
@@ -51,7 +58,7 @@ def write_backup(source: Engine, path: str | os.PathLike[str], progress: Progres
             target.close()
 
 
-def _key_beside(path: Path, engine: SqliteEngine) -> bytes:
+def _key_beside(path: Path, engine: SqliteEngine, *, create: bool) -> bytes:
     """Return the key in the file beside the store; a store that nothing is sealed in yet may have a new one."""
     place = path.with_name(KEY_FILE)
     source = FileKey(place)
@@ -60,5 +67,8 @@ def _key_beside(path: Path, engine: SqliteEngine) -> bytes:
             if statements.found(session, "SELECT 1 FROM vault"):
                 message = f"store {path}: its key is not in {place}: put it back there, or name where it is"
                 raise StoreError(message)
+        if not create:
+            message = f"store {path}: it has no key yet: `brokerkm serve` makes one at its first start"
+            raise StoreError(message)
         source.create()
     return source.read()

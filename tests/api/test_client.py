@@ -207,7 +207,7 @@ async def test_a_connection_that_broke_is_made_again(tmp_path: Path, server: Key
 
 async def test_without_a_server_the_store_is_opened(tmp_path: Path) -> None:
     """What is done then is there when a server starts; a store in use by others is an error."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(tmp_path, create=True) as admin:
         await admin.create_group("plant")
     with contextlib.closing(SqliteStore(tmp_path / STORE_FILE)) as store:
         async with (

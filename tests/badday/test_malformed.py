@@ -94,14 +94,15 @@ def test_noise_is_no_store_key(site: bytes, name: str) -> None:
 
 @pytest.mark.parametrize("name", NOISE)
 def test_noise_is_no_store(name: str) -> None:
-    """A file that is no store is left alone, whatever it is; an empty one becomes a store."""
+    """A file that is no store is left alone, whatever it is; an empty one is as good as none."""
     Path(name).chmod(0o600)
     Path(name).rename(STATE / "brokerkm.sqlite")
     result = call("group", "list")
     if name == "empty":
-        assert (0, "no group yet\n") == (result.exit_code, result.output)
-        return
-    assert (1, True) == (result.exit_code, "brokerkm.sqlite" in result.stderr), result.output
+        assert (2, True) == (result.exit_code, "there is no store" in result.stderr), result.output
+    else:
+        assert 1 == result.exit_code, result.output
+    assert "brokerkm.sqlite" in result.stderr
     assert NOISE[name] == (STATE / "brokerkm.sqlite").read_bytes()
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from brokerkm.cli.lazy import Lazy, LazyGroup
 from brokerkm.descriptor import Descriptor
+from brokerkm.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,11 @@ def joined(state: Path, *members: tuple[str, str]) -> None:
         home = state / "brokerkm" / group / member
         home.mkdir(parents=True)
         Descriptor.from_json(json.dumps({**DESCRIPTOR, "group": group})).write(home / "fleet.join")
+
+
+def begin() -> None:
+    """Make a store without a group."""
+    SqliteStore(Path("s/brokerkm-server/brokerkm.sqlite")).close()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +80,7 @@ def joined(state: Path, *members: tuple[str, str]) -> None:
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(call: Call, arguments: list[str], text: str) -> None:
     """Nothing is done, and the reason is on standard error."""
+    begin()
     Path("latin").write_bytes(b"\xe9")
     Path("plant.join").write_text(json.dumps(DESCRIPTOR))
     result = call(*arguments)
@@ -91,6 +98,7 @@ def test_wrong_usage_exits_2_and_says_what_is_wrong(call: Call, arguments: list[
 )
 def test_expected_failure_exits_1_and_says_what_to_do(call: Call, arguments: list[str], text: str) -> None:
     """What cannot be done now is said in a sentence, without a traceback."""
+    begin()
     result = call(*arguments)
     assert (1, True) == (result.exit_code, result.stderr.startswith(f"brokerkm: {text}")), result.output
 
@@ -111,6 +119,7 @@ def test_one_of_several_groups_has_to_be_named(call: Call) -> None:
 
 def test_no_group_is_no_error(call: Call) -> None:
     """An empty list is a result."""
+    begin()
     assert (0, "no group yet\n") == (call("group", "list").exit_code, call("group", "list").output)
 
 
