@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from brokerkm.api.client import RemoteAdmin
 from brokerkm.config import load
 from brokerkm.config.stores import absent, is_shared, open_store
+from brokerkm.config.terms import terms
 from brokerkm.errors import StoreError, TransportError, UsageError
 from brokerkm.service.leadership import SoleLeadership
 from brokerkm.service.local import CONTROL_SOCKET
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 @contextlib.asynccontextmanager
 async def open_admin(
-    directory: str | os.PathLike[str], configuration: Configuration | None = None, *, create: bool = False
+    directory: str | os.PathLike[str], config: str | os.PathLike[str] | None = None, *, create: bool = False
 ) -> AsyncGenerator[AdminApi]:
     """Administer the groups in a state directory: by the server that runs on it, or directly if none does.
 
     What is done without a server is stored, and published when one starts.
 
     Args:
-        configuration: says where the store is and what it is sealed under; by default the one that
-            ``$BROKERKM_CONFIG`` names, as to the server itself.
+        config: file of the configuration, which says where the store is and what it is sealed under; by default the
+            one that ``$BROKERKM_CONFIG`` names. A server that runs knows that itself: then nothing is read.
         create: make a store, and its key, where there is neither a server nor a store.
 
     Raises:
@@ -48,11 +49,13 @@ async def open_admin(
         remote = await RemoteAdmin.connect(place / CONTROL_SOCKET)
     except TransportError as none:
         try:
-            store = _store(place, configuration or load(os.environ.get("BROKERKM_CONFIG") or None, os.environ), create)
+            configuration = load(config or os.environ.get("BROKERKM_CONFIG") or None, os.environ)
+            store = _store(place, configuration, create)
         except (StoreError, UsageError) as error:
             raise error from none
         with contextlib.closing(store):
-            async with KeyServer(store, interval=0, leadership=_Nobody()) as server:
+            begin = terms(configuration.defaults)
+            async with KeyServer(store, interval=0, terms=begin, leadership=_Nobody()) as server:
                 yield server.admin.acting(f"operator:{_user()}")
     else:
         try:

@@ -45,3 +45,10 @@ def test_new_groups_begin_as_the_configuration_says(machine: Machine) -> None:
         assert machine.ask("group", "show", "third")["settings"]["max_pending"] == 9
     finally:
         server.stop()
+
+
+def test_a_group_that_is_made_without_a_server_too(machine: Machine) -> None:
+    """The configuration is found as the server finds it."""
+    (machine.home / "brokerkm.toml").write_text(CONFIGURATION)
+    machine.environment["BROKERKM_CONFIG"] = str(machine.home / "brokerkm.toml")
+    assert ("site", 8) == tuple(machine.ask("group", "create", "second")[name] for name in ("prefix", "degree"))
