@@ -51,4 +51,5 @@ def test_a_group_that_is_made_without_a_server_too(machine: Machine) -> None:
     """The configuration is found as the server finds it."""
     (machine.home / "brokerkm.toml").write_text(CONFIGURATION)
     machine.environment["BROKERKM_CONFIG"] = str(machine.home / "brokerkm.toml")
-    assert ("site", 8) == tuple(machine.ask("group", "create", "second")[name] for name in ("prefix", "degree"))
+    info = machine.ask("group", "create", "second")
+    assert ("site", 8) == (info["prefix"], info["degree"])
