@@ -98,6 +98,27 @@ class StoreError(BrokerkmError):
     """The store could not be opened, read or written; what it held before is intact."""
 
 
+class BehindError(StoreError):
+    """A group's store is, or may be, behind what its members have seen; `group recover` is what helps.
+
+    Args:
+        group: its name.
+        text: what was found and what it means.
+
+    Attributes:
+        options: of that command, as they were given to the one that failed.
+    """
+
+    def __init__(self, group: str, text: str) -> None:
+        super().__init__(group, text)
+        self.group: Final = group
+        self.text: Final = text
+        self.options = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}: brokerkm group recover {self.group}{self.options}"
+
+
 class LeaseLostError(StoreError):
     """Another server leads the group by now; this one has changed nothing, and must not go on with the group."""
 

@@ -46,13 +46,17 @@ class RemoteStore:
 
 
 @contextlib.asynccontextmanager
-async def open_keeping(state: Path) -> AsyncGenerator[StoreApi]:
+async def open_keeping(state: Path, config: Path | None = None) -> AsyncGenerator[StoreApi]:
     """Take care of the store in a state directory: by the server that runs on it, or directly if none does.
 
+    Args:
+        config: file of the configuration, as in `open_admin`.
+
     Raises:
+        UsageError: neither a server nor a store is there.
         StoreError: the store is in use by a process that does not listen, or cannot be opened.
     """
-    async with open_admin(state) as admin:
+    async with open_admin(state, config) as admin:
         match admin:
             case RemoteAdmin():
                 yield RemoteStore(admin)

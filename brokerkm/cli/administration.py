@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from brokerkm.cli.lazy import FailedError, WrongError
-from brokerkm.cli.options import server_state_option
+from brokerkm.cli.options import chosen_state, is_given, server_state_option
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +59,7 @@ def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]], *, create
 
     async def run() -> _T:
         if url is None:
-            async with open_admin(state, create=create) as admin:
+            async with open_admin(placed(state, None), create=create) as admin:
                 return await work(admin)
         remote = await RemoteAdmin.reach(Remote.from_files(url, *files))
         try:
@@ -67,6 +68,15 @@ def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]], *, create
             await remote.close()
 
     return asyncio.run(run())
+
+
+def placed(state: Path, config: Path | None) -> Path:
+    """Return the directory of the key server; if none was given, a configuration is asked, which may name one."""
+    if is_given("state") or not (config or os.environ.get("BROKERKM_CONFIG")):
+        return state
+    from brokerkm.config import load  # noqa: PLC0415 - for who has one
+
+    return chosen_state(state, load(config or os.environ["BROKERKM_CONFIG"], os.environ).server.state)
 
 
 def runs(admin: AdminApi) -> bool:

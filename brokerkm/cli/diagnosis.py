@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from click.core import ParameterSource
 
-from brokerkm.cli.options import check_url, login_options, server_state_option
+from brokerkm.cli.options import check_url, chosen_state, login_options, server_state_option
 from brokerkm.cli.output import json_option, print_json, printable
 from brokerkm.transport import Role
 
@@ -55,9 +54,7 @@ def doctor(*, config: Path | None, broker: str | None, options: Options, state: 
         sys.exit(1)
     if broker is not None:
         configuration = dataclasses.replace(configuration, broker=dataclasses.replace(configuration.broker, url=broker))
-    given = click.get_current_context().get_parameter_source("state")
-    if configuration.server.state is not None and given is not ParameterSource.COMMANDLINE:
-        state = configuration.server.state
+    state = chosen_state(state, configuration.server.state)
     levels = asyncio.run(_examine(configuration, state, options, as_json=as_json))
     if not as_json:
         bad = levels.count("fail")

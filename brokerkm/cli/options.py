@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -25,6 +26,8 @@ _LOGIN_FILES: Final = {
     "cert_file": "TLS client certificate.",
     "key_file": "Key of the client certificate, or a CURVE key.",
 }
+LOGIN: Final = ("broker", "username", "password_file", *_LOGIN_FILES)
+"""The options of the broker, for `repeated`."""
 _DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 
 
@@ -38,6 +41,30 @@ def server_state_option(command: _F) -> _F:
         show_default="$BROKERKM_SERVER_STATE, $STATE_DIRECTORY or ~/.local/state/brokerkm-server",
         help="Directory of the key server.",
     )(command)
+
+
+def config_option(command: _F) -> _F:
+    """Give a command ``--config`` for the configuration of a key server."""
+    text = "The server's configuration; see `brokerkm config example`."
+    return click.option("--config", type=_FILE, envvar="BROKERKM_CONFIG", help=text)(command)
+
+
+def chosen_state(state: Path, configured: Path | None) -> Path:
+    """Return the directory of the key server: as it was given, or else as the configuration says, or the default."""
+    return state if configured is None or is_given("state") else configured
+
+
+def is_given(name: str) -> bool:
+    """Return whether somebody gave the option of the running command, by itself or by a variable."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def repeated(*names: str) -> str:
+    """Return these options as they were given on the command line, to be appended to a command that is advised."""
+    context = click.get_current_context()
+    given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(context.params[name]))}" for name in given)
 
 
 def member_state_option(command: _F) -> _F:

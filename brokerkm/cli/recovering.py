@@ -8,48 +8,52 @@ import dataclasses
 import getpass
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from brokerkm.cli.options import check_url, login_options, server_state_option
+from brokerkm.cli.options import (
+    LOGIN,
+    check_url,
+    chosen_state,
+    config_option,
+    login_options,
+    repeated,
+    server_state_option,
+)
 from brokerkm.cli.output import json_option, print_json
 from brokerkm.errors import UsageError
 from brokerkm.transport import Role, create
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
+    from brokerkm.config import Configuration
     from brokerkm.service.recovery import Recovery
     from brokerkm.store.protocol import Store
     from brokerkm.store.sql import SqlStore
-    from brokerkm.transport import Options
+    from brokerkm.transport import Options, Transport
 
 
 @click.command(
     epilog="""\b
 Examples:
-  brokerkm group recover plant --broker mqtts://broker.example
+  brokerkm group recover --broker mqtts://broker.example
   brokerkm group recover plant --config brokerkm.toml --evict pump-7 --evict pump-9
 """
 )
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--evict", "evicted", multiple=True, metavar="MEMBER", help="Who is not to come back; may be repeated.")
-@click.option("--force", is_flag=True, help="Also if the broker shows nothing newer than the store.")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="BROKERKM_CONFIG",
-    help="TOML file; see `brokerkm config example`.",
-)
+@click.option("--force", is_flag=True, help="Also if the broker shows nothing newer than the store, or there is none.")
+@config_option
 @click.option("--broker", callback=check_url, envvar="BROKERKM_BROKER", help="URL of the broker.")
 @login_options(Role.SERVER)
 @server_state_option
 @json_option
 def recover(
     *,
-    name: str,
+    name: str | None,
     evicted: tuple[str, ...],
     force: bool,
     config: Path | None,
@@ -58,31 +62,28 @@ def recover(
     state: Path,
     as_json: bool,
 ) -> None:
-    """Put the group NAME right after its store was restored from a backup; stop the server that leads it first.
+    """Put the group NAME, or the only one, right after its store was restored; stop the server that leads it first.
 
     The epoch jumps above what the broker has seen, every key is drawn anew, and everybody whom the backup knows gets
     new keys as soon as the server runs. The backup does not know who was evicted after it was made: name them by
     --evict, or they come back. Who joined after it joins again.
     """
-    from brokerkm.cli.hosting import broker_options  # noqa: PLC0415 - not for --help
-    from brokerkm.config import load  # noqa: PLC0415
+    from brokerkm.config import load  # noqa: PLC0415 - not for --help
     from brokerkm.config.stores import open_store  # noqa: PLC0415
     from brokerkm.service.recovery import recover as run  # noqa: PLC0415
 
     configuration = load(config, os.environ)
     if broker is not None:
         configuration = dataclasses.replace(configuration, broker=dataclasses.replace(configuration.broker, url=broker))
-    if not configuration.broker.url:
-        message = "name the broker by --broker or --config: it has seen what the backup has not"
-        raise UsageError(message)
-    transport = create(configuration.broker.url, broker_options(configuration, options))
+    transport = _transport(configuration, options, force=force)
 
-    async def work(store: SqlStore) -> Recovery:
-        async with _held(store, name, configuration.cluster.lease) as mine:
-            return await run(
+    async def work(store: SqlStore) -> tuple[str, Recovery]:
+        group = await asyncio.to_thread(_only, store) if name is None else name
+        async with _held(store, group, configuration.cluster.lease) as mine:
+            return group, await run(
                 mine,
                 transport,
-                name,
+                group,
                 evicted=evicted,
                 actor=f"operator:{getpass.getuser()}",
                 clock=time.time,
@@ -90,15 +91,44 @@ def recover(
                 force=force,
             )
 
+    state = chosen_state(state, configuration.server.state)
     with contextlib.closing(open_store(configuration, state, create=False)) as store:
-        done = asyncio.run(work(store))
+        group, done = asyncio.run(work(store))
     if as_json:
-        print_json({"group": name, **done._asdict()})
+        print_json({"group": group, **done._asdict()})
         return
+    at = f"the store was at {done.before}" + (f", the broker at {done.broker}" if done.broker else "")
+    click.echo(f"group {group} goes on at epoch {done.epoch}: {at}")
+    get, are = "gets" if done.welcomed == 1 else "get", "is" if done.evicted == 1 else "are"
+    members = "1 member" if done.welcomed == 1 else f"{done.welcomed} members"
     click.echo(
-        f"group {name} goes on at epoch {done.epoch}: the store was at {done.before}, the broker at {done.broker}"
+        f"{members} {get} new keys and {done.evicted} {are} out, as soon as the server runs: "
+        f"brokerkm serve{repeated(*LOGIN, 'config', 'state')}"
     )
-    click.echo(f"{done.welcomed} members get new keys and {done.evicted} are out, as soon as brokerkm serve runs")
+
+
+def _transport(configuration: Configuration, options: Options, *, force: bool) -> Transport | None:
+    """Return the way to the broker, if there is one."""
+    from brokerkm.cli.hosting import broker_options  # noqa: PLC0415 - not for --help
+
+    if configuration.broker.url:
+        return create(configuration.broker.url, broker_options(configuration, options))
+    if not force:
+        message = (
+            "name the broker by --broker or --config: it has seen what the backup has not. If it is the one that "
+            "`brokerkm serve` brings, which forgets all when it stops: --force"
+        )
+        raise UsageError(message)
+    return None
+
+
+def _only(store: SqlStore) -> str:
+    """Return the only group's name."""
+    names = [record.name for record in store.groups()]
+    if len(names) != 1:
+        what = f"there are several groups, so name one: {', '.join(names)}" if names else "there is no group"
+        raise UsageError(what)
+    return names[0]
 
 
 @contextlib.asynccontextmanager

@@ -14,8 +14,10 @@ import click
 from click.core import ParameterSource
 
 from brokerkm.cli.notification import notify
-from brokerkm.cli.options import check_url, login_options, server_state_option
+from brokerkm.cli.options import LOGIN, check_url, chosen_state, login_options, repeated, server_state_option
 from brokerkm.cli.output import json_option, print_fields, print_json
+from brokerkm.cli.places import server_state
+from brokerkm.errors import BehindError
 from brokerkm.telemetry.logs import Logs
 from brokerkm.transport import Role
 
@@ -82,12 +84,14 @@ def serve(
         return _overridden(load(config, os.environ), chosen)
 
     configuration = configure()
-    if "state" not in chosen and configuration.server.state is not None:
-        state = configuration.server.state
+    state = chosen_state(state, configuration.server.state)
     logs = Logs()
     logs.configure(configuration.telemetry.log_level, configuration.telemetry.log_format)
     try:
         asyncio.run(_serve(_Plan(configuration, configure, state, options, as_json=as_json), logs))
+    except BehindError as error:
+        error.options = repeated(*LOGIN, "config", "state") + ("" if configuration.broker.url else " --force")
+        raise
     finally:
         logs.close()
 
@@ -176,8 +180,9 @@ async def _announce(plan: _Plan, host: Hosted) -> None:
         | ({"metrics": host.metrics} if host.metrics else {}),
         indent=2,
     )
-    source = click.get_current_context().get_parameter_source("state")
-    suffix = f" --state {shlex.quote(str(plan.state))}" if source is ParameterSource.COMMANDLINE else ""
+    from_variable = click.get_current_context().get_parameter_source("state") is ParameterSource.ENVIRONMENT
+    same = from_variable or plan.state == server_state()  # as the next commands find by themselves
+    suffix = "" if same else f" --state {shlex.quote(str(plan.state))}"
     group = f" -g {groups[0].name}" if len(groups) > 1 else ""
     name = groups[0].name
     click.echo("\nNext, in another terminal:")

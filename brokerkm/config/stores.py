@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.parse
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.errors import UsageError
+from brokerkm.errors import StoreError, UsageError
 from brokerkm.store.owner import check_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from brokerkm.config import Configuration
@@ -73,14 +74,39 @@ def open_store(configuration: Configuration, state: Path, *, create: bool = True
             if not create:
                 raise UsageError(missing)
             check_owner(sqlite_path(configuration, state).parent)
-        return SqliteStore(sqlite_path(configuration, state), key, create=create)
+        directory = sqlite_path(configuration, state).parent if key is None else state
+        with naming(key_spec(configuration), directory):
+            return SqliteStore(sqlite_path(configuration, state), key, create=create)
     if key is None:
         message = "store.key: servers that share a database need the same store key: name where it is"
         raise UsageError(message)
     from brokerkm.store.postgres import PostgresStore  # noqa: PLC0415 - it needs psycopg
 
     following = _read(configuration.store.next_key, state)
-    return PostgresStore(database_url(configuration), key, configuration.cluster.lease, following, create=create)
+    lease = configuration.cluster.lease
+    with naming(key_spec(configuration), state):
+        return PostgresStore(database_url(configuration), key, lease, following, create=create)
+
+
+@contextlib.contextmanager
+def naming(spec: str, directory: Path) -> Generator[None]:
+    """Say of a key that turns out to be the wrong one where it came from."""
+    from brokerkm.store.vault import WrongKeyError  # noqa: PLC0415 - not for --help
+
+    try:
+        yield
+    except WrongKeyError as error:
+        kind, _, place = spec.partition(":")
+        shown = {"file": f"file:{directory / place}", "credential": spec, "env": spec}.get(kind, f"{kind}:…")
+        message = f"store key {shown}: {error}"
+        raise StoreError(message) from error
+
+
+def key_spec(configuration: Configuration) -> str:
+    """Return where the store key is; a SQLite store has its own beside it, if nothing else is said."""
+    from brokerkm.store.sqlite import KEY_FILE  # noqa: PLC0415 - not for --help
+
+    return f"file:{KEY_FILE}" if configuration.store.key is None else configuration.store.key.spec
 
 
 def database_url(configuration: Configuration) -> str:

@@ -22,6 +22,7 @@ from brokerkm.sealing import seal_on_all_cores
 from brokerkm.service.live import load_group
 from brokerkm.service.retained import read
 from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
+from brokerkm.store.restored import DROP, marked
 from brokerkm.transport import Delivery
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Recovery(NamedTuple):
 
 async def recover(
     store: Store,
-    transport: Transport,
+    transport: Transport | None,
     name: str,
     *,
     evicted: Collection[str],
@@ -71,16 +72,18 @@ async def recover(
     """Recover the group `name`, which no server may lead meanwhile: see `brokerkm.service.seizing`.
 
     Args:
-        transport: not yet open, of the server's role; closed afterwards.
+        transport: not yet open, of the server's role; closed afterwards. None, with `force`, if there is no broker
+            that could know anything.
         evicted: ids of those who were evicted after the backup was made, and of all who are not to come back.
         actor: for the audit log.
         clock: seconds since 1970.
         random: source of keys.
         patience: seconds in which the broker delivers a retained message that it has.
-        force: also if the broker shows nothing newer than the store.
+        force: also if the broker shows nothing newer than the store. A restored store, of which the broker has no
+            Beacon, needs no force.
 
     Raises:
-        UsageError: there is no such group, an id is none, or nothing shows that the store is behind.
+        UsageError: there is no such group, an id is none, nothing shows that the store is behind, or nobody is asked.
         StoreError: it cannot be read or written; nothing has changed.
         TransportError: the broker cannot be reached.
     """
@@ -90,8 +93,13 @@ async def recover(
     if record is None:
         message = f"there is no group {name!r} in this store"
         raise UsageError(message)
-    beacon = await _newest(transport, record, patience)
-    if not force and (beacon is None or beacon.epoch <= record.epoch):
+    if transport is None and not force:
+        message = f"group {name}: without force a broker has to be asked"
+        raise UsageError(message)
+    beacon = None if transport is None else await _newest(transport, record, patience)
+    restored = await asyncio.to_thread(marked, store, name)
+    unknown = restored is not None and (beacon is None or beacon.epoch != restored)
+    if not (force or unknown) and (beacon is None or beacon.epoch <= record.epoch):
         shown = "no Beacon" if beacon is None else f"a Beacon of epoch {beacon.epoch}"
         message = (
             f"group {name}: the store is at epoch {record.epoch} and the broker has {shown} of it: nothing shows that "
@@ -171,6 +179,7 @@ def _commit(
         time=commit.change.time,
         members=[replace(member, epoch=commit.epoch) for member in members.values()],
         messages=list(_messages(record, commit)),
+        dropped=DROP,
         audit=audit,
     )
     store.write(record.name, change)

@@ -2,7 +2,8 @@
 
 A retained Beacon of a later epoch than the store's means that the store was restored from a backup, or that another
 server uses a copy of it: going on would use an epoch twice. No Beacon, or one of an earlier epoch, means that the
-broker has lost retained messages, and all that is kept is published again.
+broker has lost retained messages, and all that is kept is published again; but if the store was restored, see
+`brokerkm.service.restored`.
 A retained Handover that leads on from the store's own key means the former, too.
 """
 
@@ -18,7 +19,7 @@ from brokerkm.core.messages import Kind
 from brokerkm.core.notice import EVERYBODY, Goodbye
 from brokerkm.core.rekey import Beacon
 from brokerkm.core.wire import message_type
-from brokerkm.errors import RefusedError, StoreError
+from brokerkm.errors import BehindError, RefusedError, StoreError
 from brokerkm.service.limits import RateLimit
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class RetainedBeacons:
         self._live = RateLimit(*LIVE_RATE)
         self._forged = 0
 
-    async def forgotten(self, groups: Iterable[LiveGroup]) -> list[LiveGroup]:
-        """Return those of `groups` whose newest Beacon the broker does not have.
+    async def epochs(self, groups: Iterable[LiveGroup]) -> dict[str, int]:
+        """Return the epochs of the retained Beacons that the broker has of `groups`.
 
         Raises:
             StoreError: it has a newer one than the store, or knows that the store's signing key was handed over.
@@ -81,7 +82,7 @@ class RetainedBeacons:
         """
         asked = list(groups)
         if not asked:
-            return []
+            return {}
         loop = asyncio.get_running_loop()
         topics = [group.topics.beacon for group in asked]
         chains = [group.topics.handover for group in asked]  # of interest at this moment only
@@ -98,9 +99,7 @@ class RetainedBeacons:
         for error in [future.exception() for future in answers.values()]:
             if error is not None:
                 raise error
-        return [
-            group for group in asked if group.name not in answers or answers[group.name].result() < group.group.epoch
-        ]
+        return {name: answer.result() for name, answer in answers.items()}
 
     def heard(self, group: LiveGroup, payload: bytes, *, retained: bool) -> None:
         """Take in what came on a group's beacon topic.
@@ -112,26 +111,27 @@ class RetainedBeacons:
             return
         try:
             shown = read(payload, group.group.server_key, group.name)
-        except RefusedError as error:
+        except RefusedError as refusal:
             self._forged += 1
             if self._forged.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, …: a flood does not fill the log
-                text = "group %s: a Beacon that this server did not sign, the %d. by now: %s"
-                _log.warning(text, group.name, self._forged, error)
+                said = "group %s: a Beacon that this server did not sign, the %d. by now: %s"
+                _log.warning(said, group.name, self._forged, refusal)
             return
         future = self._asked.get(group.name)
         if future is not None and future.done():
             return
         if shown.epoch > group.newest_epoch:
             what = "a Goodbye, because it was destroyed," if shown.destroyed else "a Beacon"
-            message = (
+            text = (
                 f"group {group.name}: the store is at epoch {group.group.epoch}, but the broker has {what} of epoch "
                 f"{shown.epoch} with this group's signature. The store was restored from a backup, or another server "
                 "uses a copy of it. Going on would use epochs twice. If another server runs, stop this one; if the "
-                f"store was restored and no newer one is left: brokerkm group recover {group.name}"
+                "store was restored and no newer one is left"
             )
+            error = BehindError(group.name, text)
             if future is None:
-                raise StoreError(message)
-            future.set_exception(StoreError(message))
+                raise error
+            future.set_exception(error)
         elif retained and future is not None:
             future.set_result(shown.epoch)
 

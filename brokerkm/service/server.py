@@ -26,6 +26,7 @@ from brokerkm.service.live import LiveGroup, load_group
 from brokerkm.service.publisher import Publisher
 from brokerkm.service.reception import Reception
 from brokerkm.service.requests import Requests
+from brokerkm.service.restored import Restored
 from brokerkm.service.retained import RetainedBeacons
 from brokerkm.service.roster import Roster
 from brokerkm.service.routes import Routes
@@ -121,6 +122,7 @@ class KeyServer:
             roster.holds = expulsion.holds
             self.requests = Requests(self.store, self.desk, self.publisher, clock, self.feed, serves=roster.serves)
             self._retained = RetainedBeacons(transport, retained_wait)
+            self._restored = Restored(self.store, self.desk)
             self._reception = Reception(
                 transport,
                 self._routes,
@@ -407,13 +409,20 @@ class KeyServer:
     async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
         """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""
         groups = [group for group in groups if not group.record.destroyed]
-        if self.publisher is None or not (self.connected and groups):
+        if self.publisher is None or not groups:
+            return
+        marks = await self._restored.marks([group.name for group in groups])
+        if not self.connected:
+            await self._restored.judge(marks, None)
             return
         try:
-            for group in await self._retained.forgotten(groups):
-                self.publisher.publish_again(group.name)
+            shown = await self._retained.epochs(groups)
+            await self._restored.judge(marks, shown)
+            for group in groups:
+                if shown.get(group.name, -1) < group.group.epoch:
+                    self.publisher.publish_again(group.name)
         except TransportError as error:
-            if not self._started:
+            if not self._started or marks:
                 raise
             _log.warning("what the broker retained could not be seen: %s", error)
             return

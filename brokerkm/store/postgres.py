@@ -176,8 +176,8 @@ class PostgresStore(SqlStore):
         self._mail_seals = self._seals.again()
 
 
-def restore_database(backup: str | os.PathLike[str], url: str, progress: Progress = ignore) -> None:
-    """Make a store in the empty database at `url` of a backup; its key does not come with it.
+def restore_database(backup: str | os.PathLike[str], url: str, progress: Progress = ignore) -> str:
+    """Make a store in the empty database at `url` of a backup, whose key does not come with it; return its name.
 
     Raises:
         UsageError: there is a store already, or psycopg is not installed, or the URL is none.
@@ -187,10 +187,14 @@ def restore_database(backup: str | os.PathLike[str], url: str, progress: Progres
     try:
         with open_backup(backup) as source, engine.transaction() as session:
             if statements.found(session, "SELECT 1 FROM vault"):
-                message = "there is a store in this database already: restore into an empty one"
+                message = (
+                    f"there is a store in this database already, {engine.pool.name}: nothing was changed. Make an "
+                    "empty one (createdb) and name that as store.url"
+                )
                 raise UsageError(message)
             copy_tables(SqliteSession(source), session, progress)
             list(session.rows(_RENUMBER))
+        return engine.pool.name
     finally:
         engine.close()
 

@@ -44,6 +44,10 @@ class Box:
             return None
 
 
+class WrongKeyError(StoreError):
+    """The store key is not the one under which the data key is wrapped."""
+
+
 class Vault:
     """Holds the data key."""
 
@@ -61,10 +65,11 @@ class Vault:
         data_key = Box(_derive(store_key, "store key")).open(wrapped)
         if data_key is None:
             message = (
-                "this is not the store key that the store is sealed under: name the right one; after `store rewrap` "
-                "that is the new one, except for backups that were made before"
+                "this is not the store key that the store is sealed under: name the right one as store.key in the "
+                "configuration ($BROKERKM_CONFIG), or by $BROKERKM_STORE_KEY; after `store rewrap` that is the new "
+                "one, except for backups that were made before, whose key --key names"
             )
-            raise StoreError(message)
+            raise WrongKeyError(message)
         return cls(data_key)
 
     def wrap(self, store_key: bytes) -> bytes:

@@ -112,7 +112,9 @@ def test_altered_copy_is_found(call: Call) -> None:
     result = call("store", "verify", "copy")
     assert (1, True) == (result.exit_code, "is not whole" in result.stderr), result.output
     result = call("store", "verify", "copy", "--json")
-    assert "plant" == json.loads(result.stdout.splitlines()[0])["group"]
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert "plant" == finding["group"]
+    assert {"whole": True, "findings": []} == json.loads(call("store", "verify", "--json").output)
     result = call("store", "restore", "copy", "--force")
     assert (1, True) == (result.exit_code, "is not whole" in result.stderr)
     assert 0 == call("store", "verify").exit_code

@@ -12,21 +12,26 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from service.witness import Witness
 
 import brokerkm
+from brokerkm.core.names import Topics
 from brokerkm.core.state import State
-from brokerkm.errors import EvictedError, StoreError, UsageError
+from brokerkm.errors import BehindError, EvictedError, StoreError, UsageError
 from brokerkm.sdk.recovery import Pace
 from brokerkm.service import KeyServer
 from brokerkm.service.recovery import MARGIN, Recovery, recover
 from brokerkm.store import MemoryStore, SqliteStore
-from brokerkm.transport import Options, Role, create
+from brokerkm.store.restored import marked
+from brokerkm.transport import Options, Outgoing, Role, create
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from brokers.mqtt import Mosquitto
+
+    from brokerkm.transport import Delivery
 
 PACE = Pace(retained=0.2, repeat=0.4, ceiling=1.0, syncs=1, settle=0.3, windows=0.1, save=0.05)
 OPTIONS = Options(role=Role.SERVER)
@@ -124,6 +129,137 @@ async def test_a_store_that_is_not_behind_is_left_alone(site: Site) -> None:
     assert (3, 3, 3 + MARGIN, 3, 0) == done
     async with site.serve(), site.member("a") as a:
         assert State.ACTIVE is a.state
+
+
+class Restored:
+    """A site whose server went on after the backup, and whose store was then restored by the command."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def run(self, *arguments: str) -> tuple[int, str]:
+        """Return the exit code of a command on the server's machine, and what it printed."""
+        options = ("--state", str(self.site.store.parent))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "brokerkm", *arguments, *options),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode or 0, output.decode()
+
+    async def succeed(self, *arguments: str) -> str:
+        """Return what a command printed that has to succeed."""
+        code, output = await self.run(*arguments)
+        assert 0 == code, output
+        return output
+
+    async def forget(self) -> None:
+        """Have the broker lose what it retained of the group's Beacon."""
+        transport = create(self.site.url, OPTIONS)
+        await transport.open()
+        await transport.publish(Outgoing(Topics("plant").beacon, b"", retain=True))
+        await transport.close()
+
+    def mark(self) -> int | None:
+        """Return what the store's mark says."""
+        with contextlib.closing(SqliteStore(self.site.store)) as store:
+            return marked(store, "plant")
+
+
+@pytest.fixture
+async def restored(site: Site) -> Restored:
+    """Return a site with a backup of epoch 3."""
+    await Restored(site).succeed("store", "backup", str(site.path / "copy"))
+    return Restored(site)
+
+
+async def test_a_restored_store_repeats_no_epoch_of_which_the_broker_shows_nothing(restored: Restored) -> None:
+    """The server refuses the group until it is recovered, so that whoever listens sees each epoch once."""
+    site, witness = restored.site, Watch("plant")
+    async with witness.watching(site.url) as watching:
+        await witness.saw(3)
+        async with site.serve() as server:
+            for _ in range(3):
+                outcome = await server.admin.rotate("plant")
+            await witness.saw(outcome.epoch)
+        await restored.forget()
+        await restored.succeed("store", "restore", str(site.path / "copy"), "--force")
+        assert 3 == restored.mark()
+        for _ in range(2):  # and by itself that does not change
+            with pytest.raises(BehindError, match=r"no Beacon of the group.*epochs twice.*group recover plant"):
+                async with site.serve():
+                    pass
+        done = json.loads(await restored.succeed("group", "recover", "--broker", site.url, "--json"))
+        assert ("plant", 3, 0, 3 + MARGIN) == tuple(done[name] for name in ("group", "before", "broker", "epoch"))
+        assert restored.mark() is None
+        async with site.serve() as server, site.member("a") as a:
+            last = (await server.admin.rotate("plant")).epoch
+            await witness.saw(last)
+            assert State.ACTIVE is a.state
+        assert not watching.done()
+    assert {outcome.epoch, 3 + MARGIN, last} <= set(witness.epochs)
+
+
+class Watch(Witness):
+    """A witness that can be waited for."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(group)
+        self._seen = asyncio.Event()
+
+    async def saw(self, epoch: int) -> None:
+        """Return once a Beacon of this epoch has been seen."""
+        async with asyncio.timeout(15):
+            while epoch not in self.epochs:
+                self._seen.clear()
+                await self._seen.wait()
+
+    def see(self, item: Delivery) -> None:
+        """Note one message; an empty one clears what was retained, and other tests have left some at the nodes."""
+        if item.payload and (not item.retained or item.topic == self.topics.beacon):
+            super().see(item)
+            self._seen.set()
+
+
+async def test_an_older_beacon_does_not_let_a_restored_store_go_on(restored: Restored) -> None:
+    """A broker that was put back as well knows no more than the backup; nor is a local change a proof of anything."""
+    site = restored.site
+    async with site.serve() as server:
+        await server.admin.rotate("plant")
+    await restored.succeed("store", "restore", str(site.path / "copy"), "--force")
+    await restored.succeed("group", "rotate", "plant")  # at the epoch that the broker has, with other keys
+    with pytest.raises(BehindError, match="the broker's Beacon is of epoch 4"):
+        async with site.serve():
+            pass
+
+
+async def test_the_mark_goes_when_the_broker_shows_the_very_epoch(restored: Restored) -> None:
+    """A store that was restored at once has missed nothing, and needs no new keys."""
+    site = restored.site
+    await restored.succeed("store", "restore", str(site.path / "copy"), "--force")
+    code, output = await restored.run("group", "recover", "--broker", site.url)
+    assert (2, True) == (code, "nothing shows that the store is behind" in output), output
+    async with site.serve() as server, site.member("a") as a:
+        assert (3, State.ACTIVE) == (server.groups["plant"].group.epoch, a.state)
+    assert restored.mark() is None
+    await restored.forget()
+    async with site.serve() as server:
+        assert 3 == server.groups["plant"].group.epoch
+
+
+async def test_serve_says_how_to_recover_with_the_same_options(restored: Restored) -> None:
+    """Whoever is refused is told the command that helps, whole; without a broker to ask it has to be forced."""
+    site = restored.site
+    await restored.succeed("store", "restore", str(site.path / "copy"), "--force")
+    code, output = await restored.run("serve", "--port", "0")
+    command = f"brokerkm group recover plant --state {site.store.parent} --force"
+    assert (1, True) == (code, command in output), output
+    code, output = await restored.run("group", "recover")
+    assert (2, True) == (code, "which forgets all when it stops: --force" in output), output
+    output = await restored.succeed("group", "recover", "--force", "--evict", "b")
+    assert "2 members get new keys and 1 is out" in output
+    assert f"brokerkm serve --state {site.store.parent}" in output
 
 
 async def test_what_cannot_be_recovered_is_named() -> None:

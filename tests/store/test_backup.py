@@ -267,7 +267,7 @@ def test_a_backup_becomes_a_database(planted: Planted, tmp_path: Path, database:
         planted.evict("m1")
         store.create_group(GroupRecord("new", SEED, 4), Change())
         store.backup(tmp_path / "again")
-    with pytest.raises(UsageError, match="there is a store in this database already"):
+    with pytest.raises(UsageError, match="there is a store in this database already, test"):
         restore_database(tmp_path / "backup", database)
     with closing(SqliteStore(tmp_path / "again", KEY)) as store:
         assert ([], ["new", "plant"]) == (store.verify(), [record.name for record in store.groups()])
