@@ -34,12 +34,13 @@ class Hosted(NamedTuple):
 
     Args:
         url: of the broker, without a login.
-        metrics: where they are, or empty.
+        metrics, api: where they are, for other machines; or empty.
     """
 
     server: KeyServer
     url: str
     metrics: str
+    api: str
     reloading: Reloading
 
 
@@ -87,7 +88,8 @@ async def hosted(
         api = ApiServer(server, state / CONTROL_SOCKET, tls=tls, limits=limits, automation=automation)
         await stack.enter_async_context(api)
         reloading = Reloading(configuration, load, server=server, transport=transport, logs=logs)
-        yield Hosted(server, url, metrics, reloading)
+        where = "" if tls is None else f"https://{address.parse(configuration.api.listen)._replace(port=api.port)}"
+        yield Hosted(server, url, metrics, where, reloading)
 
 
 def _leadership(configuration: Configuration, store: SqlStore) -> LeasedLeadership | None:

@@ -165,10 +165,11 @@ async def _announce(plan: _Plan, host: Hosted) -> None:
     created = not groups
     if created:
         groups = [await admin.create_group(plan.configuration.server.group)]
+    listeners = {name: url for name, url in (("metrics", host.metrics), ("api", host.api)) if url}
     if plan.as_json:
         names = [info.name for info in groups]
         line: dict[str, object] = {"broker": host.url, "state": str(plan.state), "groups": names, "created": created}
-        print_json(line | ({"metrics": host.metrics} if host.metrics else {}))
+        print_json(line | listeners)
         return
     click.echo("the key server is running. Stop it with Ctrl-C.")
     print_fields(
@@ -177,7 +178,7 @@ async def _announce(plan: _Plan, host: Hosted) -> None:
             "state": str(plan.state),
             "groups": ", ".join(map(_summary, groups)) + (" (new)" if created else ""),
         }
-        | ({"metrics": host.metrics} if host.metrics else {}),
+        | listeners,
         indent=2,
     )
     from_variable = click.get_current_context().get_parameter_source("state") is ParameterSource.ENVIRONMENT
