@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from brokerkm.core.welcome import MAX_SPARES
 from brokerkm.core.wire import MAX_MESSAGE
 from brokerkm.service.admin import Admin
 from brokerkm.service.api import DEFAULT_LIFETIME, PAGE
@@ -114,11 +115,15 @@ class AddMember(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class EnrollOffline(Struct, forbid_unknown_fields=True, frozen=True):
-    """A device's request that was carried here: its Join. `broker`: the URL for the device, if not the server's own."""
+    """A device's request that was carried here: its Join.
+
+    `broker`: the URL for the device, if not the server's own. `spares`: how many of the group's next keys it gets.
+    """
 
     member: _Identifier
     join: Annotated[str, Meta(pattern=r"^([0-9a-fA-F]{2})+$", max_length=2 * MAX_MESSAGE)]
     broker: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    spares: Annotated[int, Meta(ge=0, le=MAX_SPARES)] = 0
 
 
 class Urgency(Struct, forbid_unknown_fields=True, frozen=True):

@@ -172,9 +172,11 @@ class RemoteAdmin:
         body = {"member": member, "identity": identity.hex()}
         return MemberInfo(**await self._exchange.ask("POST", f"{_group(group)}/members", body))
 
-    async def enroll_offline(self, request: OfflineRequest, *, broker: str | None = None) -> OfflineBundle:
+    async def enroll_offline(
+        self, request: OfflineRequest, *, broker: str | None = None, spares: int = 0
+    ) -> OfflineBundle:
         """Seat the device whose request somebody has carried here."""
-        body = {"member": request.member, "join": request.join.hex(), "broker": broker}
+        body = {"member": request.member, "join": request.join.hex(), "broker": broker, "spares": spares}
         found = await self._exchange.ask("POST", f"{_group(request.group)}/offline", body)
         return OfflineBundle.from_json(found["bundle"])
 

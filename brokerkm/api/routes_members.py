@@ -62,7 +62,7 @@ async def add_member(admin: Acting, group: GroupPath, data: JSONBody[AddMember])
 async def enroll_offline(admin: Acting, group: GroupPath, data: JSONBody[EnrollOffline]) -> Bundle:
     """Seat a device whose request somebody has carried here, and answer with what is to be carried back to it."""
     request = OfflineRequest(group, data.member, bytes.fromhex(data.join))
-    return Bundle((await admin.enroll_offline(request, broker=data.broker)).to_json())
+    return Bundle((await admin.enroll_offline(request, broker=data.broker, spares=data.spares)).to_json())
 
 
 @post(

@@ -40,13 +40,16 @@ def accept(text: bytes | None, member: str | None, state: Path, *, as_json: bool
         message = f"the bundle is for {bundle.member}, not for {member}"
         raise UsageError(message)
     directory = state / bundle.descriptor.group / bundle.member
-    epoch = accept_offline(bundle, state_dir=directory)
+    accepted = accept_offline(bundle, state_dir=directory)
     Home(directory, bundle.descriptor).remember()
-    values = {"member": bundle.member, "group": bundle.descriptor.group, "epoch": epoch}
+    values = {"member": bundle.member, "group": bundle.descriptor.group, **accepted._asdict()}
     if as_json:
         print_json({**values, "state": str(directory)})
         return
     click.echo("{member} is a member of group {group}: epoch {epoch}".format(**values))
+    if accepted.spares:
+        click.echo(f"it reads on through the next {accepted.spares} changes of the group's key, whatever it misses,")
+        click.echo("unless somebody is cut off before")
     click.echo(f"its keys are in {directory}")
 
 

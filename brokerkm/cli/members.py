@@ -116,7 +116,7 @@ def show(*, name: str, group: str | None, state: Path, as_json: bool) -> None:
 Examples:
   brokerkm identity fleet.join -i pump-7      (on the device)
   brokerkm member add pump-7 0f3b...          (on the server)
-  brokerkm member add --offline pump-7.request -o pump-7.bundle
+  brokerkm member add --offline pump-7.request -o pump-7.bundle --spares 12
 """
 )
 @click.argument("name", metavar="MEMBER", required=False)
@@ -128,6 +128,12 @@ Examples:
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, allow_dash=True), help="File for the answer to it.")
 @click.option("--broker", callback=check_url, help="URL of the broker in the answer.  [default: the server's]")
+@click.option(
+    "--spares",
+    default=0,
+    type=click.IntRange(0, 32),
+    help="How many of the group's next keys are in it: it reads on by them while it misses every Rekey.",
+)
 @_group_option
 @server_options
 @json_option
@@ -138,6 +144,7 @@ def add(
     offline: str | None,
     output: str | None,
     broker: str | None,
+    spares: int,
     group: str | None,
     state: Path,
     as_json: bool,
@@ -147,9 +154,9 @@ def add(
     With --offline, the device has its place at once. You vouch for it: the file does not say who has carried it here.
     """
     if offline is not None and output is not None and name is None:
-        _add_offline(offline, output, broker, group, state, as_json=as_json)
+        _add_offline(offline, output, broker, group, state, spares=spares, as_json=as_json)
         return
-    if name is None or identity is None or (offline, output, broker) != (None, None, None):
+    if name is None or identity is None or (offline, output, broker, spares) != (None, None, None, 0):
         message = "give either MEMBER and IDENTITY, or --offline REQUEST and -o BUNDLE"
         raise click.UsageError(message)
     try:
@@ -289,7 +296,7 @@ async def _filter(
 
 
 def _add_offline(
-    offline: str, output: str, broker: str | None, group: str | None, state: Path, *, as_json: bool
+    offline: str, output: str, broker: str | None, group: str | None, state: Path, *, spares: int, as_json: bool
 ) -> None:
     """Answer a request that was carried here."""
     from brokerkm.cli.carrying import read_request, write_bundle  # noqa: PLC0415 - not for --help
@@ -300,7 +307,7 @@ def _add_offline(
         raise click.UsageError(message)
 
     async def work(admin: AdminApi) -> OfflineBundle:
-        return await admin.enroll_offline(request, broker=broker)
+        return await admin.enroll_offline(request, broker=broker, spares=spares)
 
     write_bundle(administer(state, work), output, as_json=as_json)
 

@@ -387,7 +387,8 @@ class Fleet:
 
         def is_decided() -> bool:
             refused = member.state is State.JOINING and session.refusal is RefusalReason.NOT_ADMITTED
-            return session.is_ready or refused or session.is_out or session.error is not None
+            known = session.is_ready or session.reads_on
+            return known or refused or session.is_out or session.error is not None
 
         try:
             async with asyncio.timeout(self._timeout):
@@ -395,7 +396,7 @@ class Fleet:
         except TimeoutError:
             raise self._why_not(session) from None
         self._check(session)
-        if not session.is_ready:
+        if not (session.is_ready or session.reads_on):
             raise self._not_admitted()
         session.rejoin = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from brokerkm.core.names import Topics
 from brokerkm.core.state import State
@@ -38,8 +38,20 @@ def request_offline(
     return OfflineRequest(group.group, member, join)
 
 
-def accept_offline(bundle: OfflineBundle, *, state_dir: str | os.PathLike[str] | None = None) -> int:
-    """Take the keys from a bundle and return their epoch; from then on the device connects as any member.
+class Accepted(NamedTuple):
+    """What was in a bundle.
+
+    Args:
+        epoch: of the keys.
+        spares: how many of the group's next keys: it reads on by them while no Rekey reaches it.
+    """
+
+    epoch: int
+    spares: int
+
+
+def accept_offline(bundle: OfflineBundle, *, state_dir: str | os.PathLike[str] | None = None) -> Accepted:
+    """Take the keys from a bundle; from then on the device connects as any member.
 
     Raises:
         UsageError: the bundle does not answer a request of this device, or is not of this group's server.
@@ -58,4 +70,4 @@ def accept_offline(bundle: OfflineBundle, *, state_dir: str | os.PathLike[str] |
         home.directory.write(found.dump())
     finally:
         home.directory.close()
-    return found.epoch
+    return Accepted(found.epoch, found.spares)

@@ -110,6 +110,11 @@ class Recovery:
         lost = self._state is State.STALE and self._attempts >= self._pace.syncs
         return Ask.JOIN if lost and (self._attempts - self._pace.syncs) % 2 == 0 else Ask.SYNC
 
+    @property
+    def unanswered(self) -> int:
+        """How often it was asked since the member is in its state."""
+        return self._attempts
+
     def asked(self, now: float) -> None:
         """Note that it was asked; the next time will be later."""
         wait = min(self._pace.repeat * 2.0 ** min(self._attempts, 30), self._pace.ceiling)

@@ -51,6 +51,8 @@ _SHORTEST_WAIT: Final = 0.01  # seconds
 
 _log = logging.getLogger(__name__)
 
+_ENOUGH: Final = 2  # Syncs without an answer, before a device with spare keys reads on by those
+
 
 class Session:
     """One connection of one member, from `open` to `close`.
@@ -147,7 +149,17 @@ class Session:
     @property
     def is_ready(self) -> bool:
         """Whether all that comes from now on reaches the member, too."""
-        return self.is_current and self.keeper.is_saved and self._subscribed == set(self.member.filters)
+        return self.is_current and self._keeps_up
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether the member reads by its spare keys, because nobody answers who could tell it the group's newest."""
+        member, asked = self.member, self._recovery.unanswered >= _ENOUGH
+        return member.state is State.STALE and member.spares > 0 and asked and self._keeps_up
+
+    @property
+    def _keeps_up(self) -> bool:
+        return self.keeper.is_saved and self._subscribed == set(self.member.filters)
 
     async def _ask(self, what: Ask) -> None:
         """Send a request; what becomes of it, events will tell."""

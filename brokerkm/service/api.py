@@ -316,13 +316,16 @@ class AdminApi(Protocol):
         """List the Ed25519 public key that may join as `member`; one that was evicted may come back with it."""
         ...
 
-    async def enroll_offline(self, request: OfflineRequest, *, broker: str | None = None) -> OfflineBundle:
+    async def enroll_offline(
+        self, request: OfflineRequest, *, broker: str | None = None, spares: int = 0
+    ) -> OfflineBundle:
         """Seat the device whose request somebody has carried here, and return what is to be carried back.
 
         Whoever does this vouches for the device: a file proves that it has its keys, not when it was made or for whom.
 
         Args:
             broker: URL at which the device reaches the broker later, if it is not the one that the server itself uses.
+            spares: how many of the group's next keys it gets, 0 to 32: it reads on by them while no Rekey reaches it.
         """
         ...
 

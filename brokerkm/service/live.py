@@ -115,6 +115,12 @@ class LiveGroup:
             self.changes.join(join)
         return self._wait(urgent=True)
 
+    async def welcome(self, who: Enrollment) -> tuple[bytes, int]:
+        """Return a Welcome for one that has a seat, to be carried to it, and how many spares could be put into it."""
+        async with self._turn:
+            given = min(who.spares, len(self.group.spares))
+            return await self._desk.call(self.group.welcome, who, self._clock()), given
+
     def refresh(self, records: Iterable[MemberRecord], actor: str) -> asyncio.Future[tuple[int, int]]:
         """Queue new leaf keys for seated members: each joins again at its place, as it did when it was seated."""
         for known in records:
@@ -366,6 +372,7 @@ def load_group(store: Store, record: GroupRecord) -> Group:
         tree=tree,
         directory=StoredSeats(store, record.name, tree.count),
         handovers=record.handovers,
+        spares=store.spares(record.name),
     )
 
 

@@ -104,7 +104,7 @@ class Settlement:
         seated = [replace(record, slot=slot, epoch=change.epoch, since=record.since or since) for record, slot in seats]
         renewed = {member for member, known in joined.items() if known.since}
         whole = Change(
-            keys=KeyChange(change.epoch, change.height, change.pages(self._group.tree)),
+            keys=KeyChange(change.epoch, change.height, change.pages(self._group.tree), spares=change.spares),
             time=change.time,
             members=[*(replace(record, epoch=change.epoch) for record in removed), *seated],
             spent=spent,
@@ -221,5 +221,7 @@ def _seatings(batch: Changes, seated: list[MemberRecord], renewed: set[str], tim
     for record in seated:
         actor = batch.joins[record.member].actor or f"member:{record.member}"
         details = {"epoch": record.epoch, "slot": record.slot or 0}
+        if batch.joins[record.member].enrollment.spares:
+            details["spares"] = batch.joins[record.member].enrollment.spares
         action = "refresh" if record.member in renewed else "seat"
         yield AuditEntry(time, actor, action, record.member, details)

@@ -39,6 +39,7 @@ class _Group:
 
     record: GroupRecord
     pages: dict[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes], repr=False)
+    spares: tuple[bytes, ...] = field(default=(), repr=False)
     members: dict[str, MemberRecord] = field(default_factory=dict[str, "MemberRecord"])
     seats: dict[int, str] = field(default_factory=dict[int, str])
     tokens: dict[bytes, TokenRecord] = field(default_factory=dict[bytes, "TokenRecord"])
@@ -90,6 +91,10 @@ class MemoryStore:
         """Yield the pages of the group's key tree."""
         for (level, number), page in self._group(group).pages.items():
             yield level, number, page
+
+    def spares(self, group: str) -> tuple[bytes, ...]:
+        """Return the next keys of the group's root."""
+        return self._group(group).spares
 
     def seats(self, group: str) -> Iterator[tuple[str, int]]:
         """Yield (member id, slot) of the seated members."""
@@ -262,6 +267,7 @@ def _move(found: _Group, change: Change) -> None:
             message = f"epoch {keys.epoch} does not follow epoch {record.epoch} of group {record.name}"
             raise StoreError(message)
         found.pages = found.pages | {(level, number): page for level, number, page in keys.pages}
+        found.spares = keys.spares
         record = replace(record, epoch=keys.epoch, height=keys.height)
     if change.record is not None:
         terms = ("policy", "beacon_interval", "settings", "frozen", "destroyed", "handovers", "signing_seed")

@@ -2,9 +2,9 @@
 
 The version of a page is the epoch of the commit that wrote it, and selects the key it is sealed under. A page (l, n)
 holds, sealed with its nodes, the versions of the pages (l - 1, n * degree) and on, whose nodes are the children of its
-own; the group's sealed header holds the root page's. A commit that changes a node changes every node above it, so all
-these pages are written anyway, and no page but the whole store can be put back to what it once was without one above it
-saying so. The versions of all pages are kept in memory, 8 bytes each.
+own; the group's sealed header holds the root page's, and the root's spare keys. A commit that changes a node changes
+every node above it, so all these pages are written anyway, and no page but the whole store can be put back to what it
+once was without one above it saying so. The versions of all pages are kept in memory, 8 bytes each.
 
 Inside a page's seal: for each of `degree` pages below, if the level is above 0, its version (8 bytes,
 big-endian, 0 for none); then the page as `KeyTree.page` made it.
@@ -16,6 +16,7 @@ import struct
 from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from brokerkm.core.crypto import KEY_SIZE
 from brokerkm.errors import StoreError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from brokerkm.store.vault import Box, Vault
 
 SealedPage: TypeAlias = tuple[int, int, int, bytes]  # level, page number, version, sealed
-_HEADER: Final = struct.Struct(">QQ")  # height and version of the root page
+_HEADER: Final = struct.Struct(">QQ")  # height and version of the root page; the spare keys follow
 _VERSION_SIZE: Final = 8  # bytes
 
 
@@ -54,6 +55,7 @@ class SealedPages:
         self.place: Final = place
         self._vault: Final = vault
         self._versions: list[array[int]] = [array("Q") for _ in range(place.height + 1)]
+        self._spares: tuple[bytes, ...] = ()
         self._boxes: dict[int, Box] = {}
 
     @property
@@ -72,7 +74,7 @@ class SealedPages:
             StoreError: a page, or the header, is not the newest one that was sealed there.
         """
         place = self.place
-        root = self._open_header(header)
+        root, self._spares = self._open_header(header)
         expected = array("Q", [root]) if root else array("Q")
         for level in range(place.height, -1, -1):
             self._versions[level] = expected
@@ -108,6 +110,7 @@ class SealedPages:
     def after(self, keys: KeyChange, changed: Sequence[Collection[int]]) -> SealedPages:
         """Return this for the group as it is after a commit; `changed` has the numbers of its pages by level."""
         later = SealedPages(self._vault, self.place._replace(epoch=keys.epoch, height=keys.height))
+        later._spares = keys.spares
         for level, numbers in enumerate(changed):
             versions = array("Q", self._versions[level]) if level < len(self._versions) else array("Q")
             for number in numbers:
@@ -117,10 +120,14 @@ class SealedPages:
         return later
 
     def seal_header(self) -> bytes:
-        """Return the group's header: height and the root page's version, for this epoch and no other."""
+        """Return the group's header: height, the root page's version and the spares, for this epoch and no other."""
         place = self.place
         root = self._versions[place.height]
-        return self._header_box().seal(_HEADER.pack(place.height, root[0] if root else 0))
+        return self._header_box().seal(_HEADER.pack(place.height, root[0] if root else 0) + b"".join(self._spares))
+
+    def spares(self, header: bytes) -> tuple[bytes, ...]:
+        """Return the spare keys in a header; raises `StoreError` if it is not the newest."""
+        return self._open_header(header)[1]
 
     def reseal(self, target: SealedPages, page: SealedPage) -> bytes:
         """Return what is in a page, sealed as a page of `target`; raises `StoreError`."""
@@ -130,13 +137,14 @@ class SealedPages:
     def under(self, vault: Vault) -> SealedPages:
         """Return this with another vault."""
         later = SealedPages(vault, self.place)
-        later._versions = self._versions
+        later._versions, later._spares = self._versions, self._spares
         return later
 
     def _header_box(self) -> Box:
         return self._vault.box("header", self.place.uid, self.place.epoch)
 
-    def _open_header(self, header: bytes) -> int:
+    def _open_header(self, header: bytes) -> tuple[int, tuple[bytes, ...]]:
+        """Return the root page's version, and the spares."""
         place = self.place
         plain = self._header_box().open(header)
         if plain is None:
@@ -145,11 +153,12 @@ class SealedPages:
                 "store or put a part of it back; restore a backup"
             )
             raise StoreError(message)
-        height, root = _HEADER.unpack(plain)
+        height, root = _HEADER.unpack_from(plain)
         if height != place.height:
             message = f"the header of group {place.name} is for height {height}, not {place.height}; restore a backup"
             raise StoreError(message)
-        return int(root)
+        spares = range(_HEADER.size, len(plain), KEY_SIZE)
+        return int(root), tuple(plain[at : at + KEY_SIZE] for at in spares)
 
     def _check_version(self, level: int, number: int, version: int) -> None:
         expected = self.version(level, number)

@@ -64,6 +64,10 @@ class Store(Protocol):
         """Yield the stored (level, page number, page) of the group's key tree; raises `StoreError`."""
         ...
 
+    def spares(self, group: str) -> tuple[bytes, ...]:
+        """Return the next keys of the group's root that are drawn, oldest first, 32 bytes each; raises `StoreError`."""
+        ...
+
     def seats(self, group: str) -> Iterator[tuple[str, int]]:
         """Yield (member id, slot) of the seated members, by slot."""
         ...

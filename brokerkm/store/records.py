@@ -197,12 +197,14 @@ class KeyChange:
     Args:
         epoch: the one that begins; it follows the stored one, or is anywhere above it if `jump`.
         pages: those that change; with each, all pages above it.
+        spares: the root's next keys that are drawn, oldest first; in place of those from before.
     """
 
     epoch: int
     height: int
     pages: Iterable[Page] = field(repr=False)
     jump: bool = False
+    spares: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,11 @@ class Seals:
         yield from tree.load(header, lambda level: _level(session, number, level))
         self._trees[group] = tree
 
+    def spares(self, session: Session, group: str) -> tuple[bytes, ...]:
+        """Return the root's spare keys."""
+        _, header, place = _place(session, group)
+        return SealedPages(self.vault(session), place).spares(header)
+
     def commit(self, session: Session, group: str, keys: KeyChange) -> SealedPages:
         """Write the pages of a commit; return what `keep` is to be given once the transaction has happened."""
         number, _, place = _place(session, group)

@@ -107,6 +107,11 @@ class SqlStore:
         with self._engine.reading() as session:
             yield from self._seals.load(session, group)
 
+    def spares(self, group: str) -> tuple[bytes, ...]:
+        """Return the next keys of the group's root."""
+        with self._engine.reading() as session:
+            return self._seals.spares(session, group)
+
     def seats(self, group: str) -> Iterator[tuple[str, int]]:
         """Yield (member id, slot) of the seated members."""
         seated = "SELECT member, slot FROM members WHERE group_id = ? AND slot IS NOT NULL ORDER BY slot"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from brokers.mqtt import MqttBroker
     from click.testing import Result
 
 PATIENCE = 60.0  # seconds
@@ -72,6 +73,29 @@ def test_a_running_server_answers(site: Machine, tmp_path: Path) -> None:
     assert "member of group fleet already" in away.run(
         "identity", "away.join", "-i", "away", "--offline", "-o", "x", status=2
     )
+
+
+def test_a_device_with_spare_keys_reads_while_nobody_answers(
+    machine: Machine, device: Machine, mosquitto: MqttBroker
+) -> None:
+    """Two new keys are lost for it, and the key server is away when it connects for the first time."""
+    url, group = mosquitto.url, f"depot-{free_port()}"
+    server = machine.serve("--broker", url, "--interval", "0.05", "--group", group)
+    server.start()
+    machine.run("group", "set", group, "--no-retained", "--hold", "1")
+    machine.run("invite", "-o", "fleet.join")
+    carry("fleet.join", machine, device)
+    device.run("identity", "fleet.join", "-i", "pump", "--offline", "-o", "pump.request")
+    carry("pump.request", device, machine)
+    machine.run("member", "add", "--offline", "pump.request", "-o", "pump.bundle", "--spares", "2")
+    carry("pump.bundle", machine, device)
+    assert "through the next 2 changes of the group's key" in device.run("join", "pump.bundle")
+    machine.run("join", "fleet.join", "-i", "panel")
+    for _ in range(2):
+        assert "published" in machine.run("group", "rotate")
+    machine.run("pub", "-i", "panel", "-t", "plant/panel", "-m", "open", "--retain")
+    server.stop()
+    assert "open\n" == device.run("sub", "-i", "pump", "-t", "plant/panel", "-C", "1", "-W", "60")
 
 
 @pytest.mark.parametrize(

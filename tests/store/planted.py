@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SEED = bytes(range(32))
 TOKEN_KEY = b"a token's MAC key, 32 bytes long"
 NOW = 1_700_000_000.0
+SPARES = 5  # that the first member's bundle has
 
 
 class Planted:
@@ -38,7 +39,7 @@ class Planted:
         audit = [AuditEntry(1, "operator", "create", name)]
         store.create_group(GroupRecord(name, SEED, 4), Change(tokens=[token], audit=audit))
         for number in range(members):
-            self.group.enroll(Enrollment(f"m{number}"))
+            self.group.enroll(Enrollment(f"m{number}", spares=SPARES if number == 0 else 0))
         self.commit()
 
     def evict(self, member: str) -> Commit:
@@ -58,7 +59,7 @@ class Planted:
         self.store.write(
             self.group.name,
             Change(
-                keys=KeyChange(change.epoch, change.height, change.pages(self.group.tree)),
+                keys=KeyChange(change.epoch, change.height, change.pages(self.group.tree), spares=change.spares),
                 time=change.time,
                 members=gone + seated,
                 messages=[OutboxMessage("beacon", commit.beacon)],

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from store.planted import Planted
+from store.planted import SPARES, Planted
 
 from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
@@ -121,6 +121,22 @@ def test_a_slot_passes_from_one_member_to_another(store: Store) -> None:
     store.write("g", commit(2, members=[heir, gone]))
     assert [("abe", 0)] == list(store.seats("g"))
     assert gone == store.member("g", "ann")
+
+
+def test_spares_are_those_of_the_last_commit(store: Store) -> None:
+    """Each commit says which of the root's next keys are left; a change that is no commit leaves them alone."""
+    assert () == store.spares("g")
+    keys = KeyChange(1, 1, [(0, 0, b"p"), (1, 0, b"r")], spares=(b"1" * 32, b"2" * 32))
+    assert "1111" not in repr(keys)
+    store.write("g", Change(keys=keys))
+    store.write("g", Change(time=5))
+    assert (b"1" * 32, b"2" * 32) == store.spares("g")
+    store.write("g", Change(keys=KeyChange(2, 1, [(1, 0, b"s")], spares=(b"2" * 32,))))
+    assert (b"2" * 32,) == store.spares("g")
+    store.write("g", Change(keys=KeyChange(3, 1, [(1, 0, b"t")])))
+    assert () == store.spares("g")
+    with pytest.raises(UsageError, match="there is no group other"):
+        store.spares("other")
 
 
 def test_members_are_listed_in_pages(store: Store) -> None:
@@ -413,6 +429,7 @@ def test_a_backup_of_any_engine_is_a_sqlite_store(store: Store, tmp_path: Path) 
         assert ([], 300) == (copy.verify(), copy.count("plant")[Status.SEATED])
         assert ["g", "plant"] == [record.name for record in copy.groups()]
         assert store.tokens("plant") == copy.tokens("plant")
+        assert (SPARES, ()) == (len(copy.spares("plant")), store.spares("plant"))
     assert steps[-1][0] == steps[-1][1]
     with pytest.raises(UsageError, match="there is a file already"):
         store.backup(tmp_path / "backup")
@@ -424,6 +441,8 @@ def test_rewrapping_any_engine(store: Store, *, deep: bool) -> None:
     if isinstance(store, MemoryStore):
         return
     planted = Planted(store, members=300)
+    before = store.spares("plant")
     store.rewrap(b"n" * 32, deep=deep)
+    assert (SPARES, before) == (len(before), store.spares("plant"))
     planted.evict("m1")
     assert ([], 2) == (store.verify(), len(store.groups()))
