@@ -20,7 +20,7 @@ from brokerkm.core.policy import Policy
 from brokerkm.core.state import State
 from brokerkm.core.wire import message_type
 from brokerkm.errors import Reason, RefusedError
-from proof.attacker import Known, Tape, closure, reaches
+from proof.attacker import Known, Tape, closure, ratchet, reaches
 from proof.device import Device, Holder
 from proof.keyserver import MARGIN, KeyServer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "fleet-01"
 DATA_TOPIC: Final = "plant/temperature"
+_STEPS: Final = 6  # that a thief moves a spare on
 
 
 class Fleet:
@@ -170,6 +171,24 @@ class Fleet:
             self._deliver_all(device, messages, one_expected=stays and device.current and root.birth == commit.epoch)
         self.check()
         return commit
+
+    def carry(self, device: Device, spares: int, *, online: bool = True) -> None:
+        """Seat a device by files: its request one way, a Welcome with spare keys the other, which no broker sees."""
+        who = self.server.enroll(device.name, device.join(self.now), self.now, spares)
+        device.online = online
+        self.commit(lossy=set())
+        self.pause()
+        device.receive(self.server.topics.member(device.name), self.server.group.welcome(who, self.now), self.now)
+        self._note_welcome(device)
+        given, height = self.server.group.spares[:spares], self.server.group.tree.height
+        assert (spares, spares) == (device.member.spares, len(given))
+        for level in (height, height + 1):  # whose root they will be, and moved on how far, only the server knows
+            for step in range(_STEPS):
+                births = (-1 - number * _STEPS - step for number in range(spares))
+                moved = (ratchet(key, step) for key in given)
+                device.holders[-1].known.update(
+                    Known(level, 0, birth, 0, key) for birth, key in zip(births, moved, strict=True)
+                )
 
     def live(self, turns: int, seed: int, loss: float = 0.0) -> None:
         """Let some epochs pass in which devices come, go, and come back; some are never told that they are out.

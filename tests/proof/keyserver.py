@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core import admission
@@ -39,6 +39,7 @@ class Backup:
     on_file: dict[str, Enrollment]
     times: dict[str, int]
     counters: dict[str, int]
+    spares: tuple[bytes, ...] = field(repr=False)
     pages: dict[tuple[int, int], bytes] = field(repr=False)
 
 
@@ -75,11 +76,7 @@ class KeyServer:
         """Queue what a request asks for; return the Welcome that answers a Sync. Raises `RefusedError`."""
         name, ms, last = self.group.name, int(now * 1000), self._times.get(member, 0)
         if message_type(payload) == Kind.JOIN:
-            join = Join.decode(payload, self.group.suite)
-            listed = self.identities.get(member)
-            admission.check_join(join, name, member, now=ms, last_time=last, identity=listed, token=None)
-            self.group.enroll(Enrollment(member, join.identity, join.kem_public, join.nonce))
-            self._times[member], self._counters[member] = join.time, join.counter
+            self.enroll(member, payload, now)
             return None
         request = self._decode(payload)
         leaf = self.group.leaf_key(member)
@@ -93,6 +90,16 @@ class KeyServer:
             return None
         known = self.on_file[member]
         return self.group.welcome(Enrollment(member, known.identity, known.kem_public, request.nonce), now)
+
+    def enroll(self, member: str, payload: bytes, now: float, spares: int = 0) -> Enrollment:
+        """Queue a Join, one that was carried here as a file if there are to be spares; raises `RefusedError`."""
+        name, last = self.group.name, self._times.get(member, 0)
+        join, listed = Join.decode(payload, self.group.suite), self.identities.get(member)
+        admission.check_join(join, name, member, now=int(now * 1000), last_time=last, identity=listed, token=None)
+        who = Enrollment(member, join.identity, join.kem_public, join.nonce, spares)
+        self.group.enroll(who)
+        self._times[member], self._counters[member] = join.time, join.counter
+        return who
 
     @staticmethod
     def _decode(payload: bytes) -> Sync | Leave | Ack:
@@ -122,7 +129,7 @@ class KeyServer:
             del self._seats[member]
         for slot, enrollment, *_ in commit.change.seated:
             self._seats[enrollment.member] = slot
-            self.on_file[enrollment.member] = enrollment
+            self.on_file[enrollment.member] = replace(enrollment, spares=0)
         self.group.apply(commit)
         return commit
 
@@ -140,6 +147,7 @@ class KeyServer:
             dict(self.on_file),
             dict(self._times),
             dict(self._counters),
+            group.spares,
             dict(self._pages),
         )
 
@@ -166,6 +174,7 @@ class KeyServer:
             tree=KeyTree.load(tree.degree, backup.height, pages),
             directory=directory,
             handovers=backup.handovers,
+            spares=backup.spares,
         )
 
     def recover(self, newest: int, time: int, evicted: set[str]) -> None:

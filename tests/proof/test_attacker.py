@@ -10,6 +10,7 @@ import pytest
 from brokerkm.core import group
 from brokerkm.core.crypto import ratchet
 from brokerkm.core.renewal import Renewal, renew
+from brokerkm.core.spares import settle
 from brokerkm.core.welcome import NodeKey
 from proof.attacker import Known, exhaustive
 from proof.fleet import Fleet
@@ -180,6 +181,42 @@ def test_a_server_that_forgets_is_found_out(
         root = fleet.server.root
         fleet.roots[commit.epoch] = Known(fleet.server.group.tree.height, 0, *root[1:], root.key)
     assert fleet.is_broken(fleet.server.group.epoch)
+
+
+def test_spares_are_the_next_keys_for_those_who_stay() -> None:
+    """They outlive a restart of the server; whoever steals a member's state has each of them when its time comes."""
+    fleet = Fleet(10, 3)
+    join(fleet, 7)
+    device = fleet.add()
+    fleet.carry(device, 3, online=False)
+    given = fleet.server.group.spares
+    for spare in given:
+        fleet.server.restart()
+        fleet.server.group.rotate()
+        epoch = fleet.commit(lossy=set()).epoch
+        assert spare == fleet.server.root.key
+        assert fleet.is_broken(epoch, *device.holders[-1].known)
+        assert not fleet.is_broken(epoch)
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_spares_of_one_who_is_cut_off_are_void(monkeypatch: pytest.MonkeyPatch, *, drops: bool) -> None:
+    """A server that goes on with them gives the key away."""
+    fleet = Fleet(11, 3)
+    join(fleet, 7)
+    device, other = fleet.add(), fleet.add()
+    fleet.carry(device, 3)
+    fleet.carry(other, 1)
+    if not drops:
+        monkeypatch.setattr(group, "settle", lambda *args, **named: settle(*args, **named | {"shuts_out": False}))
+    fleet.server.group.evict(device.name)
+    device.ghost = True
+    commit = fleet.server.commit(fleet.now)
+    fleet.note_holders(commit)
+    fleet.publish(fleet.server.messages(commit))
+    root = fleet.server.root
+    fleet.roots[commit.epoch] = Known(fleet.server.group.tree.height, 0, *root[1:], root.key)
+    assert drops != fleet.is_broken(commit.epoch)
 
 
 def test_a_server_that_does_not_move_keys_on_gives_newcomers_the_past(monkeypatch: pytest.MonkeyPatch) -> None:

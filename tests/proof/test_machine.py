@@ -70,6 +70,19 @@ class GroupMachine(RuleBasedStateMachine):
             device.online = True
             self.fleet.ask(device, device.join(self.fleet.now))
 
+    @rule(number=PICK, spares=st.integers(1, 4), online=st.booleans(), known=st.booleans())
+    def carry(self, number: int, spares: int, online: bool, known: bool) -> None:  # noqa: FBT001 - drawn arguments
+        """Seat a device by files, with spare keys: a new one, or one that there was."""
+        device = self.pick(number) if known else self.fleet.add()
+        if not self.fleet.is_leaving(device):
+            self.fleet.carry(device, spares, online=online)
+            assert not self.fleet.is_broken(self.fleet.server.group.epoch)
+
+    @rule()
+    def rotate_root(self) -> None:
+        """Renew the group's key alone: by a spare, if there is one."""
+        self.fleet.server.group.rotate()
+
     @rule(numbers=st.lists(PICK, min_size=1, max_size=6), ghost=st.booleans())
     def evict(self, numbers: list[int], ghost: bool) -> None:  # noqa: FBT001 - a drawn argument
         """Cut devices off; a ghost goes on listening and is never told."""
