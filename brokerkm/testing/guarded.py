@@ -218,7 +218,7 @@ class Yard:
         """Give a device a place, as an operator does."""
         kem_public = Suite.X25519.public_key(_KEM_SEED)
         who = Enrollment(name, self.devices[name].identity, kem_public, os.urandom(16))
-        join = PendingJoin(who, int(time.time() * 1000), None, "operator")
+        join = PendingJoin(who, int(time.time() * 1000), None, "operator", credential="the kit")
         await self.server.groups[GROUP].seat(join)
 
     async def settle(self) -> None:
