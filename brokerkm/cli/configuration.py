@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -44,21 +45,31 @@ Examples:
 def check(*, file: Path | None, as_json: bool) -> None:
     """Check FILE with the environment over it, as `brokerkm serve` would read it; exits 1 if it cannot be used.
 
-    Whether secrets can be read is looked up too, as far as that runs no command.
+    Whether secrets can be read is looked up too, as far as that runs no command, and as far as this process may have
+    them: credentials systemd gives to the unit alone.
     """
-    from brokerkm.config import ConfigurationError, load, missing  # noqa: PLC0415 - not for --help
+    from brokerkm.config import ConfigurationError, elsewhere, in_unit, load, missing  # noqa: PLC0415 - not for --help
 
+    unchecked: list[str] = []
+    advice = ""
     try:
-        problems = [(one.place, one.key, one.text) for one in missing(load(file, os.environ))]
+        configuration = load(file, os.environ)
+        problems = [(one.place, one.key, one.text) for one in missing(configuration)]
+        unchecked = list(elsewhere(configuration))
+        advice = in_unit(configuration, f"config check{'' if file is None else f' {shlex.quote(str(file))}'}")
     except ConfigurationError as error:
         problems = [(one.place, one.key, one.text) for one in error.problems]
     if as_json:
         found = [{"place": place, "key": key, "text": text} for place, key, text in problems]
-        print_json({"file": None if file is None else str(file), "ok": not found, "problems": found})
+        name = None if file is None else str(file)
+        print_json({"file": name, "ok": not found, "problems": found, "unchecked": unchecked})
     else:
         for problem in problems:
             click.echo(printable(": ".join(part for part in problem if part)), err=True)
         if not problems:
             click.echo(f"{file or 'the environment'}: ok")
+        if unchecked:
+            what = f"{', '.join(unchecked)}: not looked at, because systemd gives credentials to the unit alone"
+            click.echo(printable(f"{what}. To have them looked at: {advice}"), err=True)
     if problems:
         sys.exit(1)

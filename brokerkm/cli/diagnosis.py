@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from brokerkm.cli.options import check_url, chosen_state, login_options, server_state_option
+from brokerkm.cli.options import LOGIN, check_url, chosen_state, login_options, repeated, server_state_option
 from brokerkm.cli.output import json_option, print_json, printable
 from brokerkm.transport import Role
 
@@ -70,13 +70,15 @@ async def _examine(configuration: Configuration, state: Path, options: Options, 
     from brokerkm.errors import UsageError  # noqa: PLC0415
 
     levels: list[str] = []
-    try:
-        options = broker_options(configuration, options)
-    except UsageError as error:
-        finding = Finding("broker", Level.FAIL, str(error), "see to it that the password can be read")
-        _show(finding, as_json=as_json)
-        levels.append(finding.level)
-    async for finding in examine(configuration, state, options):
+    password = configuration.broker.password
+    if password is None or not password.elsewhere:
+        try:
+            options = broker_options(configuration, options)
+        except UsageError as error:
+            finding = Finding("broker", Level.FAIL, str(error), "see to it that the password can be read")
+            _show(finding, as_json=as_json)
+            levels.append(finding.level)
+    async for finding in examine(configuration, state, options, f"doctor{repeated('config', *LOGIN, 'state')}"):
         _show(finding, as_json=as_json)
         levels.append(finding.level)
     return levels

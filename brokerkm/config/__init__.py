@@ -7,7 +7,7 @@
 from brokerkm.config.difference import Difference, difference
 from brokerkm.config.example import example
 from brokerkm.config.reading import ConfigurationError, Problem, load
-from brokerkm.config.references import missing
+from brokerkm.config.references import elsewhere, in_unit, missing
 from brokerkm.config.secret import Secret
 from brokerkm.config.sections import Configuration
 
@@ -18,7 +18,9 @@ __all__ = [
     "Problem",
     "Secret",
     "difference",
+    "elsewhere",
     "example",
+    "in_unit",
     "load",
     "missing",
 ]

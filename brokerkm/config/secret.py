@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from brokerkm.errors import UsageError
+from brokerkm.unit import CREDENTIALS, has_credentials, run_in_unit
 
 SCHEMES: Final = ("file", "credential", "env", "command", "pkcs11")
 MAX_SECRET: Final = 65_535  # bytes; a password of MQTT 5, section 3.1.3.6
@@ -58,6 +59,11 @@ class Secret:
                 message = f"{self.scheme}: holds keys, not passwords: take file:, credential:, env: or command:"
                 raise UsageError(message)
         return _text(data, self)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is a credential, and this process none of those that systemd gives any."""
+        return self.scheme == "credential" and not has_credentials()
 
     def missing(self) -> str:
         """Return why it could not be read now, or ""; nothing is run and no token is asked for that."""
@@ -118,12 +124,11 @@ def _read_file(path: Path, spec: str) -> bytes:
 
 
 def _read_credential(name: str, spec: str) -> bytes:
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if directory is None:
-        message = f"{spec}: systemd gives no credentials here: add LoadCredential={name}:PATH to the unit"
+    if not has_credentials():
+        message = f"{spec}: systemd gives it to the unit alone. Run this as the unit would: {run_in_unit(name)} …"
         raise UsageError(message)
     try:
-        with (Path(directory) / name).open("rb") as file:  # its mode is systemd's business
+        with (Path(os.environ[CREDENTIALS]) / name).open("rb") as file:  # its mode is systemd's business
             return file.read(MAX_SECRET + 1)
     except OSError as error:
         message = f"{spec}: {error.strerror}: add LoadCredential={name}:PATH to the unit"

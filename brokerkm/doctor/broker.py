@@ -50,10 +50,15 @@ async def _round_trip(link: Transport, topics: Topics) -> Finding:
     await link.subscribe([topics.beacon])
     began = time.perf_counter()
     await link.publish(Outgoing(topics.beacon, payload))
-    if not await _comes(link, topics.beacon, payload, retained=False):
+    came = await _comes(link, topics.beacon, payload, retained=False)
+    return round_trip(time.perf_counter() - began if came else None, topics.prefix)
+
+
+def round_trip(took: float | None, prefix: str) -> Finding:
+    """Return what it means that a message came back after some seconds, or did not."""
+    if took is None:
         text = "the broker took a message and did not deliver it to its subscriber"
-        return fail("round trip", text, f"let the server's user read and write {topics.prefix}/#")
-    took = time.perf_counter() - began
+        return fail("round trip", text, f"let the server's user read and write {prefix}/#")
     text = f"a message comes back after {took * 1000:.1f} ms"
     return (
         ok("round trip", text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Final
 
-from brokerkm.config import missing
+from brokerkm.config import elsewhere, in_unit, missing
 from brokerkm.config.stores import database_url, is_shared, sqlite_path
 from brokerkm.doctor import broker, machine, storage
 from brokerkm.doctor.finding import Finding, fail, ok, warn
@@ -22,16 +22,26 @@ if TYPE_CHECKING:
     from brokerkm.transport import Options
 
 _OTHERS: Final = 0o077
+_NEEDED: Final = {
+    "store.key": "the store key",
+    "store.next_key": "the next store key",
+    "store.password": "the database",
+    "broker.password": "the broker",
+}
+"""Secrets, and what is looked at by them."""
 
 
-async def examine(configuration: Configuration, state: Path, options: Options) -> AsyncIterator[Finding]:
+async def examine(
+    configuration: Configuration, state: Path, options: Options, again: str = "doctor"
+) -> AsyncIterator[Finding]:
     """Yield one finding after the other.
 
     Args:
         state: the server's directory.
         options: of the server's connection to its broker.
+        again: the arguments with which `brokerkm` does this, to be advised.
     """
-    for finding in _references(configuration):
+    for finding in _references(configuration, again):
         yield finding
     for finding in machine.look():
         yield finding
@@ -44,6 +54,8 @@ async def examine(configuration: Configuration, state: Path, options: Options) -
     url = configuration.broker.url
     if not url:
         yield ok("broker", "the server brings its own, which only this machine reaches: for trying things out")
+    elif "broker.password" in elsewhere(configuration) and options.password is None:
+        return
     elif url.startswith("zmq") and running:
         yield ok("broker", "the running server is the ZeroMQ hub itself: members know best whether they reach it")
     else:
@@ -51,17 +63,24 @@ async def examine(configuration: Configuration, state: Path, options: Options) -
             yield finding
 
 
-def _references(configuration: Configuration) -> Iterator[Finding]:
+def _references(configuration: Configuration, again: str) -> Iterator[Finding]:
     problems = list(missing(configuration))
     for problem in problems:
         yield fail("configuration", f"{problem}", "correct it; `brokerkm config check` looks at this alone")
     if not problems:
         yield ok("configuration", "it can be used, and what it refers to is there")
+    if unseen := elsewhere(configuration):
+        left = ", ".join(what for key, what in _NEEDED.items() if key in unseen)
+        text = f"systemd gives {' and '.join(unseen)} to the unit alone, so that this is not looked at here: {left}"
+        yield warn("credentials", text, f"look at it as the unit would: {in_unit(configuration, again)}")
 
 
 def _store(configuration: Configuration, state: Path) -> Iterator[Finding]:
     yield from storage.look_at_directory(state)
-    if is_shared(configuration):
+    unseen = elsewhere(configuration)
+    if is_shared(configuration) and "store.password" in unseen:
+        pass
+    elif is_shared(configuration):
         try:
             yield from storage.look_at_database(database_url(configuration))
         except UsageError as error:
@@ -69,6 +88,8 @@ def _store(configuration: Configuration, state: Path) -> Iterator[Finding]:
     else:
         yield from storage.look_at_file(sqlite_path(configuration, state))
     reference = configuration.store.key
+    if "store.key" in unseen:
+        return
     if reference is not None:
         yield storage.look_at_key(reference.spec, state)
     elif not is_shared(configuration) and sqlite_path(configuration, state).exists():
@@ -96,7 +117,7 @@ async def _server(state: Path) -> AsyncIterator[Finding]:
         )
         return
     await admin.close()
-    yield ok("server", f"it answers at {path}, with {len(groups)} groups")
+    yield ok("server", f"it answers at {path}, with {len(groups)} {'group' if len(groups) == 1 else 'groups'}")
     waiting = [info.name for info in groups if info.unpublished]
     if waiting:
         yield warn(

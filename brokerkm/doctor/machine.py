@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.doctor.finding import Finding, ok, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _TIMEX_SIZE: Final = 512  # bytes; more than struct timex has anywhere, adjtimex(2)
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
@@ -26,10 +26,10 @@ _TYPICAL: Final = (3, 37, 0)  # of SQLite: Debian 12 has 3.40, and nothing older
 
 def look() -> Iterator[Finding]:
     """Yield what is found."""
-    yield _versions()
+    yield versions(sqlite3.sqlite_version_info)
     yield clock(_adjtimex())
-    yield _entropy()
-    yield _core_dumps()
+    yield entropy(getattr(os, "getrandom", None))
+    yield core_dumps(resource.getrlimit(resource.RLIMIT_CORE)[0], _dumpable())
     yield swap(_read("/proc/swaps"))
 
 
@@ -53,8 +53,9 @@ def swap(table: str) -> Finding:
     return ok("swap", "no unencrypted swap is in use")
 
 
-def _versions() -> Finding:
-    found = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
+def versions(sqlite: tuple[int, ...]) -> Finding:
+    """Return which versions of what are here, and whether SQLite's is one that brokerkm is tested with."""
+    found = [f"Python {platform.python_version()}", f"SQLite {'.'.join(map(str, sqlite))}"]
     for name in _PACKAGES:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
@@ -66,34 +67,39 @@ def _versions() -> Finding:
         found.append(f"libzmq {zmq.zmq_version()}")
     except ImportError:
         found.append("libzmq (not installed)")
-    if sqlite3.sqlite_version_info < _TYPICAL:
+    if sqlite < _TYPICAL:
         return warn(
             "versions", ", ".join(found), "this SQLite is older than what brokerkm is tested with: take a newer"
         )
     return ok("versions", ", ".join(found))
 
 
-def _entropy() -> Finding:
+def entropy(draw: Callable[[int, int], bytes] | None) -> Finding:
+    """Return whether the kernel gives randomness without waiting, by getrandom(2)."""
+    if draw is None:
+        return warn("entropy", "this system does not say whether its randomness is ready", "use a current Linux")
     try:
-        os.getrandom(32, os.GRND_NONBLOCK)
+        draw(32, os.GRND_NONBLOCK)
     except BlockingIOError:
         text = "the kernel has not collected enough randomness yet: the server would wait for it at its start"
         return warn("entropy", text, "give the virtual machine a virtio-rng device, or wait")
-    except (AttributeError, OSError):
+    except OSError:
         return warn("entropy", "this system does not say whether its randomness is ready", "use a current Linux")
     return ok("entropy", "the kernel's randomness is ready")
 
 
-def _core_dumps() -> Finding:
+def core_dumps(limit: int, dumpable: int) -> Finding:
     """Return whether a crash of this very program, which forbids it as `serve` does, would leave its memory behind."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
-    try:
-        dumpable = ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
-    except (AttributeError, OSError):
-        dumpable = 0
-    if soft and dumpable:
+    if limit and dumpable:
         return warn("core dumps", "a crash writes memory, with keys in it, to a file", "set LimitCORE=0 in the unit")
     return ok("core dumps", "a crash of the server leaves no memory behind")
+
+
+def _dumpable() -> int:
+    try:
+        return int(ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0))
+    except (AttributeError, OSError):
+        return 0
 
 
 def _adjtimex() -> int | None:

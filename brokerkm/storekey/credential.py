@@ -13,8 +13,7 @@ from typing import Final
 from brokerkm.errors import StoreError, UsageError
 from brokerkm.storekey.file import WORLD, read_private
 from brokerkm.storekey.source import MAX_TEXT, parse_key
-
-_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
+from brokerkm.unit import CREDENTIALS, has_credentials, run_in_unit
 
 
 class CredentialKey:
@@ -31,14 +30,13 @@ class CredentialKey:
 
     def read(self) -> bytes:
         """Return the key."""
-        directory = os.environ.get(_DIRECTORY)
-        if not directory:
+        if not has_credentials():
             message = (
-                f"credential {self._name}: systemd has given this process none (${_DIRECTORY} is not set): run it as a "
-                f"service whose unit has LoadCredentialEncrypted={self._name}:FILE"
+                f"credential {self._name}: systemd has given this process none (${CREDENTIALS} is not set), because it "
+                f"gives them to the unit alone. Run this as the unit would: {run_in_unit(self._name)} …"
             )
             raise StoreError(message)
-        path = Path(directory) / self._name
+        path = Path(os.environ[CREDENTIALS]) / self._name
         if not path.exists():
             message = f"credential {self._name}: it is not among those of this service: see LoadCredential= in its unit"
             raise StoreError(message)

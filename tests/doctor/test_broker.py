@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import pytest
 from brokers.mqtt import mosquitto as run_mosquitto
 from brokers.process import free_port
 
 from brokerkm import transport
-from brokerkm.doctor.broker import look
+from brokerkm.doctor.broker import look, round_trip
 from brokerkm.doctor.finding import Level
 from brokerkm.transport import Delivery, Options, Role
 
@@ -42,9 +43,14 @@ async def test_a_guarded_broker_is_well(guarded_mosquitto: MqttBroker) -> None:
 
 
 async def test_a_login_without_rights_fails(guarded_mosquitto: MqttBroker) -> None:
-    """A member's login is none for a key server."""
+    """A member's login is none for a key server: what it sends does not come back, and it is told so."""
     found = await examined(guarded_mosquitto.url, username="alice", password="alice")
-    assert Level.FAIL in found.values()
+    assert Level.FAIL is found.get("round trip", found["broker"])
+
+
+async def test_a_password_that_is_wrong_fails(guarded_mosquitto: MqttBroker) -> None:
+    """In one finding."""
+    assert {"broker": Level.FAIL} == await examined(guarded_mosquitto.url, username="keyserver", password="other")
 
 
 async def test_credentials_that_nobody_needs_are_a_failure(mosquitto: MqttBroker) -> None:
@@ -58,6 +64,24 @@ async def test_a_broker_that_keeps_nothing_fails() -> None:
     port = free_port()
     with run_mosquitto(f"listener {port} 127.0.0.1\nallow_anonymous true\nretain_available false", port) as broker:
         assert Level.FAIL in (await examined(broker.url)).values()
+
+
+async def test_an_access_list_that_is_too_tight_fails() -> None:
+    """The server gets in and may write, but hears nothing: the round trip says what to let it do."""
+    port = free_port()
+    rules = {"acl": "topic write bkm/#\n"}
+    text = f"listener {port} 127.0.0.1\nallow_anonymous true\nacl_file acl"
+    with run_mosquitto(text, port, rules) as broker:
+        found = {finding.check: finding async for finding in look(broker.url, Options(role=Role.SERVER), "bkm/1")}
+    assert (Level.OK, Level.FAIL) == (found["broker"].level, found["round trip"].level)
+    assert "read and write bkm/1/#" in found["round trip"].advice
+
+
+@pytest.mark.parametrize(("took", "level"), [(0.001, Level.OK), (1.5, Level.WARN), (None, Level.FAIL)])
+def test_a_round_trip_is_judged_by_its_time(took: float | None, level: Level) -> None:
+    """A slow broker is a doubt, one that does not deliver a failure."""
+    finding = round_trip(took, "bkm/1")
+    assert (level, level is not Level.OK) == (finding.level, bool(finding.advice))
 
 
 async def test_a_broker_that_is_not_there_fails() -> None:

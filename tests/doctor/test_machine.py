@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import os
+import re
+import shutil
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from brokerkm.doctor import machine, storage
 from brokerkm.doctor.finding import Level
 from brokerkm.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from databases.postgresql import Postgres
 
     from brokerkm.doctor.finding import Finding
 
@@ -50,6 +59,51 @@ def test_swap_in_clear_is_a_doubt(device: str, level: Level) -> None:
     """Compressed memory and mapped devices are none."""
     row = f"{device} partition 1 0 -2\n" if device else ""
     assert level is machine.swap(f"Filename Type Size Used Priority\n{row}").level
+
+
+def test_an_old_sqlite_is_a_doubt() -> None:
+    """What is here is named; older than what brokerkm is tested with is to be replaced."""
+    fine, old = machine.versions((3, 40, 1)), machine.versions((3, 31, 0))
+    assert (Level.OK, Level.WARN) == (fine.level, old.level)
+    assert "SQLite 3.40.1" in fine.text
+    assert "SQLite 3.31.0" in old.text
+    for name in ("Python", "brokerkm", "cryptography", "libzmq"):
+        assert re.search(rf"\b{name} \d", fine.text), name
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter may have been left out on purpose."""
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "pyzmq (not installed)" in machine.versions((3, 40, 1)).text
+
+
+def test_randomness_that_is_not_ready_is_a_doubt() -> None:
+    """The server would wait for it when it starts."""
+
+    def draw(error: OSError | None) -> Callable[[int, int], bytes]:
+        def drawn(size: int, _flags: int) -> bytes:
+            if error is not None:
+                raise error
+            return bytes(size)
+
+        return drawn
+
+    found = [machine.entropy(draw(error)) for error in (None, BlockingIOError(), OSError())]
+    assert [Level.OK, Level.WARN, Level.WARN] == [finding.level for finding in found]
+    assert "would wait" in found[1].text
+    assert Level.WARN is machine.entropy(None).level
+
+
+@pytest.mark.parametrize(
+    ("limit", "dumpable", "level"), [(0, 1, Level.OK), (-1, 0, Level.OK), (-1, 1, Level.WARN), (4096, 1, Level.WARN)]
+)
+def test_a_core_file_would_hold_keys(limit: int, dumpable: int, level: Level) -> None:
+    """Either the limit or the program itself has to forbid it."""
+    assert level is machine.core_dumps(limit, dumpable).level
 
 
 def test_every_doubt_comes_with_advice() -> None:
@@ -109,6 +163,51 @@ def test_a_key_that_is_gone_is_a_failure_that_shows_nothing(state: Path) -> None
     assert (Level.FAIL, False) == (finding.level, key.hex() in finding.text or "not a key" in finding.text)
     (state / "store.key").unlink()
     assert Level.FAIL is storage.look_at_key("file:store.key", state).level
+
+
+def test_a_state_directory_and_a_store_may_have_to_be_made_yet(tmp_path: Path) -> None:
+    """That is no trouble."""
+    findings = [*storage.look_at_directory(tmp_path / "s"), *storage.look_at_file(tmp_path / "s/brokerkm.sqlite")]
+    assert {"state": Level.OK, "store": Level.OK} == levels(findings)
+    assert ["the first start makes it" in finding.text for finding in findings] == [True, True]
+
+
+def test_the_directory_of_another_user_is_a_doubt(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs brokerkm there should be that user."""
+    monkeypatch.setattr(os, "geteuid", lambda: state.stat().st_uid + 1)
+    finding = next(storage.look_at_directory(state))
+    assert (Level.WARN, True) == (finding.level, "belongs to another user" in finding.text)
+
+
+@pytest.mark.parametrize(("free", "level"), [(1 << 30, Level.OK), (100 << 20, Level.WARN), (1 << 20, Level.FAIL)])
+def test_room_is_judged_before_it_ends(state: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: Level) -> None:
+    """A full disk stops all changes."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 << 30, 1 << 30, free))
+    assert level is levels(list(storage.look_at_directory(state)))["disk"]
+
+
+def test_a_database_as_we_test_it_is_well(database: str) -> None:
+    """It answers, keeps what it commits, and its clock is this machine's."""
+    assert {"store": Level.OK, "durability": Level.OK, "clock": Level.OK} == levels(
+        list(storage.look_at_database(database))
+    )
+
+
+def test_a_database_that_may_forget_is_a_failure(postgres: Postgres, database: str) -> None:
+    """Members have seen epochs that it loses with the power."""
+    with postgres.connect("postgres") as connection:
+        name = database.rpartition("/")[2]
+        connection.execute(SQL("ALTER DATABASE {} SET synchronous_commit = off").format(Identifier(name)))
+    found = {finding.check: finding for finding in storage.look_at_database(database)}
+    assert (Level.FAIL, True) == (found["durability"].level, "synchronous_commit off" in found["durability"].text)
+
+
+def test_a_database_with_another_time_is_a_doubt(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two clocks is wrong."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    found = {finding.check: finding for finding in storage.look_at_database(database)}
+    assert (Level.WARN, True) == (found["clock"].level, "differ by +60" in found["clock"].text or "+59" in str(found))
 
 
 def test_a_database_that_does_not_answer_is_a_failure_without_its_password() -> None:
