@@ -35,7 +35,9 @@ def run_in_unit(*credentials: str) -> str:
         found += [("LoadCredential", f"{name}:FILE") for name in credentials]
     programs = [value.split()[0].lstrip("@-:+!") for name, value in found if name == "ExecStart" and value]
     properties = " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in found if name in _TAKEN)
-    return f"systemd-run --quiet --wait --pipe {properties} {programs[0] if programs else 'brokerkm'}"
+    file = os.environ.get("BROKERKM_CONFIG", "")
+    given = f" -E {shlex.quote(f'BROKERKM_CONFIG={file}')}" if file else ""
+    return f"systemd-run --quiet --wait --pipe {properties}{given} {programs[0] if programs else 'brokerkm'}"
 
 
 def _unit() -> list[tuple[str, str]]:

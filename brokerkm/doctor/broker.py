@@ -69,7 +69,10 @@ def round_trip(took: float | None, prefix: str) -> Finding:
 
 async def _retained(link: Transport, url: str, options: Options, topics: Topics) -> Finding:
     topic, payload = topics.node(1, 0), secrets.token_bytes(16)
-    await link.publish(Outgoing(topic, payload, retain=True))
+    try:
+        await link.publish(Outgoing(topic, payload, retain=True))
+    except TransportError as error:
+        return fail("retained", f"{error}", "switch retained messages on at the broker (deploy/ has settings)")
     try:
         async with _connected(url, options) as late:
             await late.subscribe([topic])

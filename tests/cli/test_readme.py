@@ -20,6 +20,20 @@ def test_commands_can_be_typed() -> None:
     commands = [shlex.split(line, comments=True)[2:] for line in TEXT.splitlines() if line.startswith("$ brokerkm ")]
     commands += [shlex.split(words)[1:] for words in re.findall(r"`(brokerkm [a-z][^`]*)`", TEXT)]
     assert {"serve", "invite", "join", "sub", "pub", "member", "inspect"} <= {words[0] for words in commands}
+    parse(commands)
+
+
+def test_what_operators_are_told_can_be_typed() -> None:
+    """Each command line of deploy/README.md is known, with its options, by itself or as the unit would run it."""
+    text = (README.parent / "deploy/README.md").read_text()
+    lines = [line.strip() for line in text.splitlines() if line.startswith(("    brokerkm ", "    unit "))]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    assert {"config", "status", "doctor", "store", "group"} <= {words[0] for words in commands}
+    parse(commands)
+
+
+def parse(commands: list[list[str]]) -> None:
+    """Have each command take its arguments."""
     for words in commands:
         command: click.Command | None = program
         while isinstance(command, click.Group):

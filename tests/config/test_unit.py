@@ -43,13 +43,15 @@ def call(*arguments: str) -> Result:
 
 
 def test_the_command_has_what_the_unit_that_we_ship_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """User, state directory, every credential, and the program that it starts."""
+    """User, state directory, every credential, the configuration, and the program that it starts."""
     monkeypatch.setenv("SYSTEMD_UNIT_PATH", f"/nowhere:{UNITS}")
+    monkeypatch.setenv("BROKERKM_CONFIG", "/etc/brokerkm/my own.toml")
     assert [
         *("systemd-run", "--quiet", "--wait", "--pipe"),
         *("-p", "User=brokerkm", "-p", "Group=brokerkm", "-p", "StateDirectory=brokerkm"),
         *("-p", "LoadCredential=store-key:/etc/brokerkm/store.key"),
         *("-p", "LoadCredential=broker-password:/etc/brokerkm/broker-password"),
+        *("-E", "BROKERKM_CONFIG=/etc/brokerkm/my own.toml"),
         "/opt/brokerkm/bin/brokerkm",
     ] == shlex.split(run_in_unit("store-key"))
 
