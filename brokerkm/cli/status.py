@@ -34,6 +34,7 @@ def status(*, state: Path, as_json: bool) -> None:
     if not running:
         click.echo(f"no server runs on {state}. Its store holds:\n")
     values["time"] = say_time(info.time)
+    values["unserved"] = "\n".join(info.unserved.values()) or "none"
     print_fields(values)
     if groups:
         click.echo()
@@ -42,4 +43,6 @@ def status(*, state: Path, as_json: bool) -> None:
 
 
 def _state(group: GroupInfo) -> str:
+    if group.problem:
+        return "not served"
     return "destroyed" if group.destroyed else "frozen" if group.frozen else "in service"

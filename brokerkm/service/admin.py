@@ -76,6 +76,10 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
 
     async def show(self, group: str) -> GroupInfo:
         """Return one group."""
+        if group in self._server.leadership.unled:
+            record = await self._server.desk.call(self._server.store.group, group)
+            if record is not None:
+                return await self._stored_info(record)
         return await self._info(self._group(group, destroyed=True))
 
     async def rotate(self, group: str, *, everything: bool = False) -> Outcome:
@@ -124,6 +128,7 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
     async def _info(self, live: LiveGroup) -> GroupInfo:
         return dataclasses.replace(
             await self._stored_info(live.record),
+            problem="",
             height=live.group.tree.height,
             epoch=live.group.epoch,
             members=len(live.group.directory),
@@ -154,4 +159,5 @@ class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
             policy=policy_fields(record.policy),
             settings=dataclasses.asdict(record.settings),
             server_key=load_signing_key(record.signing_seed).public_key().public_bytes_raw().hex(),
+            problem=self._server.leadership.unled.get(record.name, ""),
         )

@@ -5,7 +5,7 @@ Values are what JSON can say: keys and hashes in hexadecimal; times in milliseco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class GroupInfo:
         waiting: changes for the next commit; `unpublished`: messages for the broker.
         beacon_interval: seconds.
         destroyed: whether it is only waiting for the broker to be cleared of it.
+        problem: why it is not served; empty if it is, here or by another server.
     """
 
     name: str
@@ -54,6 +55,7 @@ class GroupInfo:
     policy: dict[str, int | bool | str]
     settings: dict[str, int | float | bool | None]
     server_key: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,10 @@ class ServerStatus:
     Args:
         broker: connected, gone, or none where no broker is served.
         time: the server's clock, ms since 1970.
+        groups, members: of all servers that share the store.
+        waiting: changes for the next commit, of the groups that this server leads.
         unpublished: messages that wait for the broker, of all groups.
+        unserved: groups that this server was to lead and cannot, and why.
     """
 
     version: str
@@ -194,6 +199,7 @@ class ServerStatus:
     members: int
     waiting: int
     unpublished: int
+    unserved: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Protocol
 
-from brokerkm.errors import UsageError
+from brokerkm.errors import StoreError, UsageError
 from brokerkm.service.fencing import Tenure
 from brokerkm.store.lease import ServerRecord
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from brokerkm.store.protocol import Store
+
+_log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
@@ -96,6 +99,11 @@ class Leadership(Protocol):
         """Return why this server may change nothing now, "" if it may, None if it needs nobody's leave."""
         ...
 
+    @property
+    def unled(self) -> Mapping[str, str]:
+        """Groups that this server was to lead and cannot, and why."""
+        ...
+
     async def servers(self) -> list[ServerRecord]:
         """Return all servers and what they lead."""
         ...
@@ -110,15 +118,37 @@ class SoleLeadership:
     def __init__(self) -> None:
         self._host: Host | None = None
         self._me: Final = describe_server()
+        self._unled: Final[dict[str, str]] = {}
+
+    @property
+    def unled(self) -> Mapping[str, str]:
+        """Groups that could not be led at the start, and why."""
+        return self._unled
 
     def guard(self, store: Store) -> Store:
         """Return the store itself."""
         return store
 
     async def start(self, host: Host) -> None:
-        """Lead all groups."""
+        """Lead all groups, or those that can be led; raises `StoreError` if none can."""
         self._host = host
-        await host.lead({name: Tenure() for name in await host.stored()})
+        names = await host.stored()
+        try:
+            await host.lead({name: Tenure() for name in names})
+        except StoreError as error:
+            if len(names) == 1:
+                raise
+            first = error
+        else:
+            return
+        for name in names:
+            try:
+                await host.lead({name: Tenure()})
+            except StoreError as error:
+                _log.critical("group %s is not served, the others are: %s", name, error)
+                self._unled[name] = str(error)
+        if len(self._unled) == len(names):
+            raise first
 
     async def stop(self, *, drained: bool) -> None:
         """Do nothing: nobody else waits."""

@@ -26,7 +26,7 @@ from brokerkm.store.listener import Listener
 from brokerkm.store.mailbox import PostgresMailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from brokerkm.service.leadership import Host
     from brokerkm.store.lease import Lease, ServerRecord, Standing
@@ -64,6 +64,7 @@ class LeasedLeadership:
         self._tenures: Final[dict[str, Tenure]] = {}
         self._begun: Final[set[str]] = set()  # those of them that the host serves
         self._resting: Final[dict[str, float]] = {}  # groups that could not be led, and until when
+        self._unled: Final[dict[str, str]] = {}  # and why
         self._moves: Final[asyncio.Queue[Callable[[], Coroutine[None, None, None]]]] = asyncio.Queue()
         self._moving: Final[set[str]] = set()
         self._tasks: Final[list[asyncio.Task[None]]] = []
@@ -139,6 +140,11 @@ class LeasedLeadership:
         return (
             "no lease can be renewed: nothing is changed or published until the database answers, or others take over"
         )
+
+    @property
+    def unled(self) -> Mapping[str, str]:
+        """Groups that could not be led here when it was tried last, and why; another server may lead them."""
+        return self._unled
 
     async def servers(self) -> list[ServerRecord]:
         """Return all servers that were heard of lately."""
@@ -289,10 +295,13 @@ class LeasedLeadership:
             (group,) = tenures
             _log.critical("group %s cannot be led: %s", group, error)
             self._resting[group] = boot_time() + _REST * self._leases.duration
+            self._unled[group] = str(error)
             self._drop(group)
             await self._desk.call(self._leases.release, self.me.id, group)
             return
         self._begun.update(tenures)
+        for group in tenures:
+            self._unled.pop(group, None)
         self._mail.set()
 
     async def _end(self, group: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
-from brokerkm.errors import UnknownNameError, UsageError
+from brokerkm.errors import StoreError, UnknownNameError, UsageError
 from brokerkm.service.api import Outcome
 from brokerkm.store.records import AuditEntry, Change
 
@@ -59,6 +59,9 @@ class Office:
     def _group(self, name: str, *, destroyed: bool = False) -> LiveGroup:
         """Return a group that is led here; raises `UnknownNameError`, for one that is destroyed unless that will do."""
         found = self._server.groups.get(name)
+        if found is None and name in self._server.leadership.unled:
+            message = f"group {name} is not served: {self._server.leadership.unled[name]}"
+            raise StoreError(message)
         if found is None:
             known = ", ".join(sorted(self._server.groups)[:20]) or "none yet: create one"
             message = f"there is no group {name[:80]!r}; there are: {known}"

@@ -18,7 +18,7 @@ from brokerkm.service.api import (
 )
 from brokerkm.service.office import Office
 from brokerkm.store import audit as chains
-from brokerkm.store.records import Change
+from brokerkm.store.records import Change, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,16 +35,17 @@ class Oversight(Office):
         """Return how the server is."""
         server = self._server
         groups = list(server.groups.values())
-        unpublished = await self._call(lambda store: sum(store.waiting(group.name) for group in groups))
+        names, members, unpublished = await self._call(_sums)
         broker = "none" if server.publisher is None else "connected" if server.connected else "gone"
         return ServerStatus(
             version=version("brokerkm"),
             time=self._now(),
             broker=broker,
-            groups=len(groups),
-            members=sum(len(group.group.directory) for group in groups),
+            groups=names,
+            members=members,
             waiting=sum(len(group.changes) for group in groups),
             unpublished=unpublished,
+            unserved=dict(server.leadership.unled),
         )
 
     async def servers(self) -> list[ServerRecord]:
@@ -136,3 +137,10 @@ class Oversight(Office):
         credentials.check_stored(store, name)
         entry = self._entry("credential-revoke", name)
         store.write("", Change(dropped=[(credentials.KIND, name)], audit=[entry]))
+
+
+def _sums(store: Store) -> tuple[int, int, int]:
+    """Return how many groups, members and messages that wait there are, whoever leads them; in the store's thread."""
+    names = [record.name for record in store.groups()]
+    members = sum(store.count(name)[Status.SEATED] for name in names)
+    return len(names), members, sum(store.waiting(name) for name in names)

@@ -178,8 +178,7 @@ class Fleet:
         device.online = online
         self.commit(lossy=set())
         self.pause()
-        device.receive(self.server.topics.member(device.name), self.server.group.welcome(who, self.now), self.now)
-        self._note_welcome(device)
+        self._deliver(device, self.server.topics.member(device.name), self.server.group.welcome(who, self.now))
         given, height = self.server.group.spares[:spares], self.server.group.tree.height
         assert (spares, spares) == (device.member.spares, len(given))
         for level in (height, height + 1):  # whose root they will be, and moved on how far, only the server knows
