@@ -20,6 +20,12 @@ _log = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 TYPES: Final = "urn:brokerkm:problem:"
 
+_PLAIN: Final = {
+    "'data'": "it is missing",
+    "Expected `str` matching regex '^[A-Za-z0-9._-]+$'": "it has to be 1 to 64 characters of A-Z a-z 0-9 . _ -",
+}
+"""What msgspec says, and what it means for people."""
+
 _STATUSES: Final[tuple[tuple[type[BrokerkmError], HTTPStatus, str], ...]] = (
     (UnknownNameError, HTTPStatus.NOT_FOUND, "unknown-name"),
     (StateError, HTTPStatus.CONFLICT, "conflict"),
@@ -143,6 +149,6 @@ def _invalid(error: ValidationException) -> Problem:
     extra = error.extra if isinstance(error.extra, list) else []
     for item in extra:
         name, text = str(item.get("key", "")), str(item.get("message", ""))
-        found["body" if name == "data" else name] = "it is missing" if text == "'data'" else text
+        found["body" if name == "data" else name] = _PLAIN.get(text, text)
     words = "; ".join(f"{name}: {text}" for name, text in found.items())
     return make(HTTPStatus.UNPROCESSABLE_ENTITY, words or str(error.detail), errors=found or None)

@@ -205,6 +205,12 @@ async def test_a_connection_that_broke_is_made_again(tmp_path: Path, server: Key
     await admin.close()
 
 
+async def test_what_a_name_may_be_is_said_in_words(remote: RemoteAdmin) -> None:
+    """Not as the pattern that it is checked by."""
+    with pytest.raises(UsageError, match="name: it has to be 1 to 64 characters of A-Z a-z 0-9"):
+        await remote.create_group("no/slash")
+
+
 async def test_without_a_server_the_store_is_opened(tmp_path: Path) -> None:
     """What is done then is there when a server starts; a store in use by others is an error."""
     async with open_admin(tmp_path, create=True) as admin:
