@@ -62,9 +62,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """Import a command; None if there is none of that name."""
         if cmd_name in self._table:
-            return _load(cmd_name, self._table[cmd_name].target)
+            return load(cmd_name, self._table[cmd_name].target)
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=cmd_name) if self._plugins else ():
-            return _load(cmd_name, point.value)
+            return load(cmd_name, point.value)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -94,7 +94,8 @@ class LazyGroup(click.Group):
         return sorted({point.name for point in points} - self._table.keys())
 
 
-def _load(name: str, target: str) -> click.Command:
+def load(name: str, target: str) -> click.Command:
+    """Import a command; raises `FailedError`."""
     module, _, attribute = target.partition(":")
     try:
         command = getattr(importlib.import_module(module), attribute)
