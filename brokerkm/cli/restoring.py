@@ -82,8 +82,8 @@ def _to_file(backup: Backup, place: Path, progress: Progress, *, force: bool, as
         with backup.copied(fresh.parent, progress, fresh.name) as copy:
             _check(backup, copy, progress, as_json=as_json)
         give_to_owner(fresh)
-        aside = _put_aside(place) if place.exists() else None
-        fresh.rename(place)
+        aside = _link_aside(place) if place.exists() else None
+        fresh.replace(place)
     finally:
         fresh.unlink(missing_ok=True)
     return aside
@@ -110,13 +110,13 @@ def _check(backup: Backup, copy: SqliteStore, progress: Progress, *, as_json: bo
     mark(copy, int(time.time() * 1000), f"operator:{getpass.getuser()}")
 
 
-def _put_aside(place: Path) -> Path:
-    """Give the old store another name; raises `StoreError` if it is in use."""
+def _link_aside(place: Path) -> Path:
+    """Give the old store another name too, so that there is one at any time; raises `StoreError` if it is in use."""
     from brokerkm.store.database import SqliteEngine  # noqa: PLC0415 - not for --help
 
-    SqliteEngine(place).close()  # it has the lock for a moment, and leaves nothing beside the file
+    SqliteEngine(place, create=False).close()  # it has the lock for a moment, and leaves nothing beside the file
     number = 1
     while (aside := place.with_name(f"{place.name}.old-{number}")).exists():
         number += 1
-    place.rename(aside)
+    aside.hardlink_to(place)
     return aside

@@ -82,7 +82,9 @@ def test_a_group_may_be_the_first(call: Call) -> None:
     assert "" == call("server", "list", "--json").output
 
 
-@pytest.mark.parametrize("command", [("group", "create", "plant"), ("serve", "--port", "0")])
+@pytest.mark.parametrize(
+    "command", [("group", "create", "plant"), ("serve", "--port", "0"), ("store", "key", "new", "file:k")]
+)
 def test_nothing_is_made_in_the_directory_of_another_user(
     call: Call, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brokerkm.store import SqliteStore
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,6 +68,10 @@ def test_restore_replaces_nothing_unasked(call: Call) -> None:
     done = call("store", "restore", "copy", "--force")
     assert (0, True, True) == (done.exit_code, "group recover" in done.output, "old-1" in done.output), done.output
     assert ["plant"] == names(call)
+    with closing(SqliteStore(STORE)):
+        busy = call("store", "restore", "copy", "--force")
+    assert (1, True) == (busy.exit_code, "another process has it open" in busy.stderr)
+    assert {"brokerkm.sqlite", "brokerkm.sqlite.old-1", "store.key"} == {path.name for path in STORE.parent.iterdir()}
     again = json.loads(call("store", "restore", "copy", "--force", "--json").output)
     assert again["aside"].endswith("old-2")
     Path(STORE).unlink()
