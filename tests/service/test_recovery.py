@@ -20,9 +20,12 @@ from brokerkm.core.state import State
 from brokerkm.errors import BehindError, EvictedError, StoreError, UsageError
 from brokerkm.sdk.recovery import Pace
 from brokerkm.service import KeyServer
+from brokerkm.service import restored as restored_groups
+from brokerkm.service.desk import StoreDesk
 from brokerkm.service.recovery import MARGIN, Recovery, recover
-from brokerkm.store import MemoryStore, SqliteStore
-from brokerkm.store.restored import marked
+from brokerkm.store import Change, GroupRecord, MemoryStore, SqliteStore
+from brokerkm.store.records import Document
+from brokerkm.store.restored import KIND, NAME, mark, marked
 from brokerkm.transport import Options, Outgoing, Role, create
 
 if TYPE_CHECKING:
@@ -246,6 +249,26 @@ async def test_the_mark_goes_when_the_broker_shows_the_very_epoch(restored: Rest
     await restored.forget()
     async with site.serve() as server:
         assert 3 == server.groups["plant"].group.epoch
+
+
+async def test_a_mark_stays_while_the_broker_cannot_be_asked() -> None:
+    """One of several servers may come to lead a group at such a time; and one that cannot be read is no absent one."""
+    store, desk = MemoryStore(), StoreDesk()
+    store.create_group(GroupRecord("plant", bytes(32), 4), Change())
+    store.create_group(GroupRecord("depot", bytes(32), 4), Change())
+    mark(store, 1, "operator:test")
+    judge = restored_groups.Restored(store, desk)
+    marks = await judge.marks(["plant", "depot"])
+    assert {"plant": 0, "depot": 0} == marks
+    with pytest.raises(BehindError, match="is not reached"):
+        await judge.judge(marks, None)
+    with pytest.raises(BehindError, match="group depot"):
+        await judge.judge(marks, {"plant": 0})
+    assert {"depot": 0} == await judge.marks(["plant", "depot"])
+    store.write("depot", Change(documents=[Document(KIND, NAME, b"{}")]))
+    with pytest.raises(StoreError, match="is damaged"):
+        await judge.marks(["depot"])
+    await desk.close()
 
 
 async def test_serve_says_how_to_recover_with_the_same_options(restored: Restored) -> None:
