@@ -1,7 +1,7 @@
-"""Seals Welcomes on all cores: HPKE for each of 100,000 members takes one core long enough to be noticed.
+"""Makes Welcomes on all cores: HPKE for each of 100,000 members takes one core long enough to be noticed.
 
 Each worker is a process of its own, `python -m brokerkm.sealing`, which reads shares from standard input and writes
-what it has sealed to standard output. What it reads is secret: it goes through pipes only, never into arguments,
+the Welcomes to standard output. What it reads is secret: it goes through pipes only, never into arguments,
 files or logs. Workers are started when they are worth it and kept for a while, because imports come in many parts.
 """
 
@@ -19,12 +19,12 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import msgpack
 
-from brokerkm.core.crypto import Suite
-from brokerkm.core.welcome import Sealing, seal_each
+from brokerkm.core.welcome import NodeKey
+from brokerkm.core.welcoming import Batch, Job, write_each
 from brokerkm.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -32,45 +32,45 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WORTHWHILE: Final = 2048  # sealings within `IDLE` for which workers are started: 0.2 s of one core, as a worker's start
-FEW: Final = 128  # sealings at once that one core does in 10 ms; handing them on gains nothing
-SHARE: Final = 256  # sealings that a worker gets at a time: 20 ms of work, 130 KB
+WORTHWHILE: Final = 2048  # Welcomes within `IDLE` for which workers are started: 0.2 s of one core, as a worker's start
+FEW: Final = 128  # Welcomes at once that one core does in 10 ms; handing them on gains nothing
+SHARE: Final = 256  # Welcomes that a worker gets at a time: 20 ms of work, 130 KB
 IDLE: Final = 10.0  # seconds without work after which the workers go
 _LENGTH: Final = struct.Struct(">I")
 
 
-def seal_on_all_cores(suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
-    """Yield what `seal_each` does, in a fraction of the time if there are many and more than one core.
+def write_on_all_cores(batch: Batch, jobs: Iterable[Job]) -> Iterator[bytes]:
+    """Yield what `write_each` does, in a fraction of the time if there are many and more than one core.
 
-    What is to be sealed is taken as the workers get to it, so that its caller prepares it meanwhile.
+    What is to be made is taken as the workers get to it, so that its caller prepares it meanwhile.
 
     Raises:
         RefusedError: a KEM public key cannot be used.
     """
-    waiting = iter(sealings)
+    waiting = iter(jobs)
     first = list(itertools.islice(waiting, WORTHWHILE))
     if len(first) < FEW or (os.cpu_count() or 1) == 1 or not WORKERS.are_wanted(len(first)):
-        return iter(list(seal_each(suite, itertools.chain(first, waiting))))
-    return WORKERS.seal(suite, itertools.chain(first, waiting))
+        return iter(list(write_each(batch, itertools.chain(first, waiting))))
+    return WORKERS.write(batch, itertools.chain(first, waiting))
 
 
 class _Worker:
-    """A process that seals."""
+    """A process that makes Welcomes."""
 
     def __init__(self) -> None:
         self.process: Final = subprocess.Popen(  # noqa: S603 - this very module
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def seal(self, suite: Suite, share: Sequence[Sealing]) -> list[bytes] | None:
+    def write(self, batch: Batch, share: Sequence[Job]) -> list[bytes] | None:
         """Return what it makes of a share, None if a key in it cannot be used.
 
         Raises:
             OSError, ValueError, msgpack.UnpackException: it is gone, or what it says makes no sense.
         """
-        _write(cast("IO[bytes]", self.process.stdin), (int(suite), share))
-        sealed: list[bytes] | None = msgpack.unpackb(_read(cast("IO[bytes]", self.process.stdout)))
-        return sealed
+        _write(cast("IO[bytes]", self.process.stdin), (batch, share))
+        written: list[bytes] | None = msgpack.unpackb(_read(cast("IO[bytes]", self.process.stdout)))
+        return written
 
     def stop(self) -> None:
         """Let it end."""
@@ -79,7 +79,7 @@ class _Worker:
 
 
 class Workers:
-    """The workers of this process; those who want something sealed share them."""
+    """The workers of this process; those who want Welcomes share them."""
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
@@ -96,7 +96,7 @@ class Workers:
             return tuple(worker.process for worker in self._free)
 
     def are_wanted(self, count: int) -> bool:
-        """Return whether there are workers, or `count` sealings more make it worth while to start some."""
+        """Return whether there are workers, or `count` Welcomes more make it worth while to start some."""
         with self._lock:
             now = time.monotonic()
             if now - self._asked > IDLE:
@@ -104,15 +104,15 @@ class Workers:
             self._asked, self._demand = now, self._demand + count
             return bool(self._free or self._users) or self._demand >= WORTHWHILE
 
-    def seal(self, suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
-        """Yield all that is sealed, in order; as many shares as keep the workers busy are under way."""
-        cores, shares = os.cpu_count() or 1, iter(sealings)
+    def write(self, batch: Batch, jobs: Iterable[Job]) -> Iterator[bytes]:
+        """Yield all Welcomes, in order; as many shares as keep the workers busy are under way."""
+        cores, shares = os.cpu_count() or 1, iter(jobs)
         under_way: deque[Future[list[bytes]]] = deque()
         self._enter()
         try:
             with ThreadPoolExecutor(cores) as threads:  # each waits for its worker
                 while share := list(itertools.islice(shares, SHARE)):
-                    under_way.append(threads.submit(self._do, suite, share))
+                    under_way.append(threads.submit(self._do, batch, share))
                     if len(under_way) > 2 * cores:
                         yield from under_way.popleft().result()
                 for done in under_way:
@@ -120,23 +120,25 @@ class Workers:
         finally:
             self._leave()
 
-    def _do(self, suite: Suite, share: Sequence[Sealing]) -> list[bytes]:
-        """Return what a worker has sealed; if it fails, for whatever reason, what this process does."""
+    def _do(self, batch: Batch, share: Sequence[Job]) -> list[bytes]:
+        """Return what a worker has made; if it fails, for whatever reason, what this process does."""
         try:
             with self._lock:
                 worker = self._free.pop() if self._free else None
             worker = worker or _Worker()
             try:
-                sealed = worker.seal(suite, share)
+                written = worker.write(batch, share)
             except (OSError, ValueError, msgpack.UnpackException):
                 worker.stop()
                 raise
         except (OSError, ValueError, msgpack.UnpackException) as error:
-            _log.warning("a worker that seals Welcomes failed, this process does its share: %s", type(error).__name__)
-            return list(seal_each(suite, share))
+            _log.warning("a worker that makes Welcomes failed, this process does its share: %s", type(error).__name__)
+            return list(write_each(batch, share))
         with self._lock:
             self._free.append(worker)
-        return list(seal_each(suite, share)) if sealed is None else sealed  # the former says what is wrong with the key
+        return (
+            list(write_each(batch, share)) if written is None else written
+        )  # the former says what is wrong with the key
 
     def _enter(self) -> None:
         with self._lock:
@@ -188,14 +190,20 @@ def _read(source: IO[bytes]) -> bytes:
 
 
 def work(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Seal the shares in `source` into `sink`, until there are no more; nil for one in which a key cannot be used."""
+    """Write the Welcomes of the shares in `source` to `sink`; nil for a share in which a key cannot be used."""
     while body := _read(source):
-        suite, share = msgpack.unpackb(body)
+        batch, share = msgpack.unpackb(body, use_list=False)
         try:
-            sealed = list(seal_each(Suite(suite), [Sealing(*one) for one in share]))
+            written = list(write_each(Batch(*batch), map(_job, share)))
         except RefusedError:
-            sealed = None
-        _write(sink, sealed)
+            written = None
+        _write(sink, written)
+
+
+def _job(fields: tuple[Any, ...]) -> Job:
+    member, kem_public, nonce, identity, slot, leaf, path, spares = fields
+    inner = tuple(NodeKey(*node) for node in path)
+    return Job(member, kem_public, nonce, identity, slot, NodeKey(*leaf), inner, spares)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ duties, as is never preparing two commits of the same epoch on two servers.
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.commit import Commit, Enrollment, Eviction, NodeRekey, Seat, StateChange
@@ -26,21 +25,12 @@ from brokerkm.core.seating import make_room, seat_all
 from brokerkm.core.spares import settle
 from brokerkm.core.subgroup import MAX_SUBGROUP_PAYLOAD, SALT_SIZE, Subgroup
 from brokerkm.core.tree import KeyTree
-from brokerkm.core.welcome import (
-    CERTIFICATE_LIFETIME,
-    MAX_SPARES,
-    Certificate,
-    NodeKey,
-    Recipient,
-    SealMany,
-    Welcome,
-    WelcomeSecrets,
-    seal_each,
-)
+from brokerkm.core.welcome import MAX_SPARES, NodeKey
+from brokerkm.core.welcoming import Batch, Job, WriteAll, write_each
 from brokerkm.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 DEFAULT_DEGREE: Final = 4  # RFC 2627's k; fewest bytes a member for one eviction is at 3 to 4 (bench core --degree)
 
@@ -217,13 +207,13 @@ class Group:
         """Queue new keys for every inner node."""
         self.rotate(deep=True)
 
-    def prepare(self, now: float, random: Random, seal_many: SealMany = seal_each) -> Commit:
+    def prepare(self, now: float, random: Random, write_all: WriteAll = write_each) -> Commit:
         """Return the commit of all changes that wait; the group stays as it was.
 
         Args:
             now: seconds since 1970.
             random: source of keys.
-            seal_many: seals the Welcomes; a caller with many of them has more than one core.
+            write_all: makes the Welcomes; a caller with many of them has more than one core.
 
         Raises:
             UsageError: the group is to recover, and a member would keep its leaf key.
@@ -268,7 +258,7 @@ class Group:
         beacon = self._beacon(epoch, height, root, time)
         change = StateChange(epoch, height, time, renewal.nodes, seats, removed, spares)
         served = frozenset([*changes, *self._rotations])
-        return Commit(rekeys, beacon, self._welcomes(seats, renewal, change, seal_many), goodbyes, change, served)
+        return Commit(rekeys, beacon, self._welcomes(seats, renewal, change, write_all), goodbyes, change, served)
 
     def apply(self, commit: Commit) -> None:
         """Make `commit` the group's state; what was queued after it was prepared goes on waiting.
@@ -331,10 +321,10 @@ class Group:
             message = f"{enrollment.member!r} is not a member of group {self.name}"
             raise UsageError(message)
         self.time = self._clock(now)  # a member takes each Welcome once, by its time
-        leaf, path = self.tree.get(0, slot), self.tree.path(slot)
-        secrets = self._secrets(Seat(slot, enrollment), leaf, path, self.epoch, self.time)
-        secrets = replace(secrets, spares=self.spares[: enrollment.spares])
-        return Welcome.seal(self._key, self.suite, self.name, _recipient(enrollment), secrets)
+        job = _job(Seat(slot, enrollment), self.tree.get(0, slot), self.tree.path(slot))
+        job = job._replace(spares=self.spares[: enrollment.spares])
+        (welcome,) = write_each(self._batch(self.epoch, self.time), [job])
+        return welcome
 
     def refusal(self, member: str, nonce: bytes, reason: RefusalReason, now: float) -> bytes:
         """Return a Refusal of the request with `nonce`."""
@@ -394,29 +384,25 @@ class Group:
         return Beacon.seal(self._key, self.name, at, time, due=self.beacon_interval, policy=self.policy)
 
     def _welcomes(
-        self, seats: tuple[Seat, ...], renewal: Renewal, change: StateChange, seal_many: SealMany
+        self, seats: tuple[Seat, ...], renewal: Renewal, change: StateChange, write_all: WriteAll
     ) -> tuple[tuple[str, bytes], ...]:
         """Return the Welcomes of those who sit at `seats` under the keys of `renewal`."""
-        degree = self.tree.degree
+        degree, leaves = self.tree.degree, renewal.nodes[0]
+        inner = tuple(enumerate(renewal.nodes))[1:]
+        welcomed = [seat for seat in seats if seat.enrollment.kem_public]
+        jobs = (
+            _job(seat, leaves[seat.slot], tuple(keys[seat.slot // degree**level] for level, keys in inner))
+            for seat in welcomed
+        )
+        written = write_all(self._batch(change.epoch, change.time), jobs)
+        return tuple((seat.enrollment.member, welcome) for seat, welcome in zip(welcomed, written, strict=True))
 
-        def given() -> Iterator[tuple[Recipient, WelcomeSecrets]]:
-            for seat in seats:
-                if seat.enrollment.kem_public:
-                    nodes = enumerate(renewal.nodes)
-                    path = tuple(keys[seat.slot // degree**level] for level, keys in nodes if level)
-                    secrets = self._secrets(seat, renewal.nodes[0][seat.slot], path, change.epoch, change.time)
-                    yield _recipient(seat.enrollment), secrets
-
-        return tuple(Welcome.seal_all(self._key, self.suite, self.name, given(), seal_many=seal_many))
-
-    def _secrets(self, seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...], epoch: int, time: int) -> WelcomeSecrets:
-        certificate = None
-        who = seat.enrollment
-        if self.policy.source_authentication and who.identity:  # without, it may listen, but cannot speak
-            expiry = time + CERTIFICATE_LIFETIME
-            certificate = Certificate.issue(self._key, self.name, who.member, who.identity, expiry)
-        return WelcomeSecrets(epoch, time, seat.slot, self.tree.degree, leaf, path, self.policy, certificate)
+    def _batch(self, epoch: int, time: int) -> Batch:
+        policy, seed = self.policy, self._key.private_bytes_raw()
+        degree, certifies = self.tree.degree, policy.source_authentication
+        return Batch(self.suite, seed, self.name, epoch, time, degree, policy.fields, certifies)
 
 
-def _recipient(enrollment: Enrollment) -> Recipient:
-    return Recipient(enrollment.member, enrollment.kem_public, enrollment.nonce)
+def _job(seat: Seat, leaf: NodeKey, path: tuple[NodeKey, ...]) -> Job:
+    who = seat.enrollment
+    return Job(who.member, who.kem_public, who.nonce, who.identity, seat.slot, leaf, path)

@@ -1,6 +1,6 @@
 """What a group asks of its members; part of every Welcome and Beacon, so that every change is signed to all."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 from brokerkm.core.crypto import Algorithm
@@ -37,7 +37,8 @@ class Policy:
     @property
     def fields(self) -> tuple[int, ...]:
         """What goes on the wire: the attributes in order, each as an integer."""
-        return tuple(int(getattr(self, item.name)) for item in fields(self))
+        flags = (int(self.stop_when_silent), int(self.source_authentication), int(self.algorithm))
+        return (self.grace, self.hold, self.max_silence, *flags, self.acknowledge)
 
     @classmethod
     def from_fields(cls, value: object) -> Self:

@@ -5,9 +5,8 @@ Formats: `schemas/welcome.cddl`.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self
 
 from brokerkm.core.crypto import KEY_SIZE, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, Suite, check_signature, labelled
 from brokerkm.core.messages import MAX_DEGREE, MAX_STEP, Kind
@@ -28,8 +27,6 @@ from brokerkm.core.wire import (
 from brokerkm.errors import Reason, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
@@ -165,25 +162,6 @@ class Recipient(NamedTuple):
     nonce: bytes
 
 
-class Sealing(NamedTuple):
-    """One sealing that is to be done: for the holder of `kem_public`, `plaintext` under `info`. Secret."""
-
-    kem_public: bytes
-    plaintext: bytes
-    info: bytes
-
-    def __repr__(self) -> str:
-        return f"Sealing({len(self.plaintext)} bytes)"
-
-
-SealMany: TypeAlias = "Callable[[Suite, Iterable[Sealing]], Iterable[bytes]]"
-
-
-def seal_each(suite: Suite, sealings: Iterable[Sealing]) -> Iterator[bytes]:
-    """Yield what `Suite.seal` makes of each of `sealings`, one after the other."""
-    return (suite.seal(*sealing) for sealing in sealings)
-
-
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """A member's keys, sealed to it; `nonce` is that of the request which it answers."""
@@ -202,36 +180,8 @@ class Welcome:
         Raises:
             RefusedError: the recipient's KEM public key cannot be used.
         """
-        ((_, welcome),) = cls.seal_all(key, suite, group, [(to, secrets)])
-        return welcome
-
-    @classmethod
-    def seal_all(
-        cls,
-        key: Ed25519PrivateKey,
-        suite: Suite,
-        group: str,
-        given: Iterable[tuple[Recipient, WelcomeSecrets]],
-        *,
-        seal_many: SealMany = seal_each,
-    ) -> list[tuple[str, bytes]]:
-        """Return each recipient with its encoded Welcome; `seal_many` does what takes most of the time.
-
-        Raises:
-            RefusedError: a recipient's KEM public key cannot be used.
-        """
-        recipients, jobs = itertools.tee(given)
-        sealings = (
-            Sealing(to.kem_public, secrets.encode(), labelled(cls.LABEL, group, to.member, to.nonce))
-            for to, secrets in jobs
-        )
-        return [
-            (
-                to.member,
-                sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed)),
-            )
-            for (to, _), sealed in zip(recipients, seal_many(suite, sealings), strict=True)
-        ]
+        sealed = suite.seal(to.kem_public, secrets.encode(), labelled(cls.LABEL, group, to.member, to.nonce))
+        return sign(key, labelled(cls.LABEL, group, to.member), (VERSION, Kind.WELCOME, to.nonce, sealed))
 
     def open(self, suite: Suite, kem_seed: bytes, group: str, member: str) -> WelcomeSecrets:
         """Return what is sealed in it; raises `RefusedError`."""

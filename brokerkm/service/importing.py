@@ -91,6 +91,7 @@ class MemberImport(Office):
         records: list[MemberRecord] = []
         named: dict[str, Enrollment] = {}
         results: list[Newcomer | Imported] = []
+        found = store.known(group, [one.enrollment.member for one in read if isinstance(one, Newcomer)])
         for one in read:
             if isinstance(one, Imported):
                 results.append(one)
@@ -100,7 +101,7 @@ class MemberImport(Office):
                 results.append(_twice(who, named[who.member]))
                 continue
             named[who.member] = who
-            known = store.member(group, who.member)
+            known = found.get(who.member)
             verdict = _standing(one, known)
             results.append(verdict or (one if one.is_seated else Imported(who.member, "added")))
             if verdict is None and not one.is_seated:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CHUNK: Final = 256  # messages that are read, published and marked at a time
+CHUNK: Final = 1024  # messages that are read, published and marked at a time
 MAX_ANSWERS: Final = 10_000  # answers that wait; beyond it members have to ask again
 _ALL: Final = 1 << 63  # more than any sequence
 _FIRST_PAUSE: Final = 0.2  # seconds

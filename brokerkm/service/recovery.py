@@ -18,7 +18,7 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import load_signing_key
 from brokerkm.core.names import Topics, check_identifier
 from brokerkm.errors import RefusedError, TransportError, UsageError
-from brokerkm.sealing import seal_on_all_cores
+from brokerkm.sealing import write_on_all_cores
 from brokerkm.service.live import load_group
 from brokerkm.service.retained import read
 from brokerkm.store.records import AuditEntry, Change, KeyChange, MemberRecord, OutboxMessage, Status
@@ -165,7 +165,7 @@ def _commit(
             group.enroll(Enrollment(known.member, known.identity, known.kem_public, known.nonce))
             members[known.member] = replace(known, acked=0)
     welcomed = len(members)
-    commit = group.prepare(now, random, seal_on_all_cores)
+    commit = group.prepare(now, random, write_on_all_cores)
     since = int(now * 1000)
     for member in sorted(evicted):
         out = store.member(record.name, member) or MemberRecord(member, Status.EVICTED, b"")

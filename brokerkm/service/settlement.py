@@ -6,6 +6,7 @@ transaction is through.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from brokerkm.core.notice import GoodbyeReason, RefusalReason
 from brokerkm.errors import RefusedError, UsageError
-from brokerkm.sealing import seal_on_all_cores
+from brokerkm.sealing import write_on_all_cores
 from brokerkm.service.changes import Rejection
 from brokerkm.store.records import AuditEntry, Change, Document, KeyChange, MemberRecord, OutboxMessage, Status
+from brokerkm.store.seats import StoredSeats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from brokerkm.core.commit import Commit
     from brokerkm.core.crypto import Random
@@ -72,20 +74,28 @@ class Settlement:
             return self._settle(batch, now, frozenset(self._group.discard_unusable()))
 
     def _settle(self, batch: Changes, now: float, unusable: frozenset[str]) -> Settled:
+        found = self._store.known(self._name, [*batch.joins, *batch.evictions])
+        slots = {member: found[member].slot if member in found else None for member in (*batch.joins, *batch.evictions)}
+        with self._knowing(slots):
+            return self._prepare(batch, now, unusable, found)
+
+    def _prepare(
+        self, batch: Changes, now: float, unusable: frozenset[str], found: Mapping[str, MemberRecord]
+    ) -> Settled:
         self._group.discard()  # what a batch that could not be stored has left there; its changes are in this one
-        joined: dict[str, MemberRecord] = {}
+        joined: dict[str, _Newcomer] = {}
         rejected: list[Rejection] = []
         spent: Counter[bytes] = Counter()
         for join in batch.joins.values():
             who = join.enrollment
-            known = self._store.member(self._name, who.member)
+            known = found.get(who.member)
             if who.member in unusable:
                 rejected.append(Rejection(join, RefusalReason.NOT_ADMITTED, "no Welcome can be sealed to its KEM key"))
             elif (rejection := self._enroll(join, known, spent)) is not None:
                 rejected.append(rejection)
             else:
-                joined[who.member] = _seated(join, known)
-        gone = (self._remove(member, eviction, now) for member, eviction in batch.evictions.items())
+                joined[who.member] = _Newcomer(join, known)
+        gone = (self._remove(member, eviction, found.get(member), now) for member, eviction in batch.evictions.items())
         removed = [record for record in gone if record is not None]
         if batch.rotate:
             self._group.rotate()
@@ -96,13 +106,12 @@ class Settlement:
             noted = Change(members=removed, documents=list(batch.documents.values()), audit=audit)
             return Settled(None, self._store.write(self._name, noted), rejected)
         began = time.perf_counter()
-        commit = self._group.prepare(now, self._random, seal_on_all_cores)
+        commit = self._group.prepare(now, self._random, write_on_all_cores)
         prepared = time.perf_counter()
         change = commit.change
         since = int(now * 1000)
-        seats = ((joined[seat.enrollment.member], seat.slot) for seat in change.seated)
-        seated = [replace(record, slot=slot, epoch=change.epoch, since=record.since or since) for record, slot in seats]
-        renewed = {member for member, known in joined.items() if known.since}
+        seated = [joined[who.member].seated(slot, change.epoch, since) for slot, who, _ in change.seated]
+        renewed = {member for member, one in joined.items() if one.is_renewed}
         whole = Change(
             keys=KeyChange(change.epoch, change.height, change.pages(self._group.tree), spares=change.spares),
             time=change.time,
@@ -114,6 +123,11 @@ class Settlement:
         )
         sequence = self._store.write(self._name, whole)
         return Settled(commit, sequence, rejected, prepared - began, time.perf_counter() - prepared)
+
+    def _knowing(self, slots: Mapping[str, int | None]) -> contextlib.AbstractContextManager[None]:
+        """Save the group one query for each member."""
+        seats = self._group.directory
+        return seats.knowing(slots) if isinstance(seats, StoredSeats) else contextlib.nullcontext()
 
     def _enroll(self, join: PendingJoin, known: MemberRecord | None, spent: Counter[bytes]) -> Rejection | None:
         """Queue the join in the group and count its token; return why it cannot be, or None."""
@@ -148,7 +162,9 @@ class Settlement:
         token = self._store.token(self._name, join.token)
         return token is not None and token.uses_left > spent[token.id]
 
-    def _remove(self, member: str, eviction: PendingEviction, now: float) -> MemberRecord | None:
+    def _remove(
+        self, member: str, eviction: PendingEviction, known: MemberRecord | None, now: float
+    ) -> MemberRecord | None:
         """Queue the eviction in the group, if it has a place there, and return what is known of it from now on.
 
         None if that is what is known already: two operators have wanted the same at the same time.
@@ -157,7 +173,6 @@ class Settlement:
             self._group.evict(member, eviction.reason)
         except UsageError:
             _log.debug("group %s: %s had no place to lose", self._name, member)
-        known = self._store.member(self._name, member)
         if known is None:
             known = MemberRecord(member, Status.LISTED, eviction.identity)
         elif known.status is Status.EVICTED:
@@ -205,15 +220,30 @@ class Settlement:
         return messages
 
 
-def _seated(join: PendingJoin, known: MemberRecord | None) -> MemberRecord:
-    """Return what is known from now on of one that joins; it has no slot yet. `since` is 0 if its membership is new."""
-    who = join.enrollment
-    known = known or MemberRecord(who.member, Status.LISTED, who.identity)
-    seat = replace(known, status=Status.SEATED, slot=None, kem_public=who.kem_public, nonce=who.nonce)
-    if known.status is Status.SEATED and known.nonce == who.nonce:  # only its leaf is renewed
-        return seat
-    seen, last = max(known.seen, join.time), max(known.last_time, join.time)
-    return replace(seat, identity=who.identity, last_time=last, seen=seen, acked=0, since=0, counter=join.counter)
+class _Newcomer(NamedTuple):
+    """One that joins, and what was known of it."""
+
+    join: PendingJoin
+    known: MemberRecord | None
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether it is seated already, and only gets another leaf key."""
+        known = self.known
+        return known is not None and known.status is Status.SEATED and known.nonce == self.join.enrollment.nonce
+
+    def seated(self, slot: int, epoch: int, now: int) -> MemberRecord:
+        """Return what is known of it from now on."""
+        join, known, who = self.join, self.known, self.join.enrollment
+        kem, nonce = who.kem_public, who.nonce
+        if known is not None and self.is_renewed:
+            return replace(known, slot=slot, kem_public=kem, nonce=nonce, epoch=epoch)
+        last, seen, blocked = (known.last_time, known.seen, known.blocked_until) if known is not None else (0, 0, 0)
+        last, seen = max(last, join.time), max(seen, join.time)
+        seat = (slot, kem, nonce)
+        return MemberRecord(
+            who.member, Status.SEATED, who.identity, *seat, last, epoch, now, seen, 0, blocked, join.counter
+        )
 
 
 def _seatings(batch: Changes, seated: list[MemberRecord], renewed: set[str], time: int) -> Iterator[AuditEntry]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from brokerkm.store.protocol import Store
 
@@ -23,6 +24,7 @@ class StoredSeats:
         self._store: Final = store
         self._group: Final = group
         self._count = count
+        self._known: Mapping[str, int | None] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -36,8 +38,19 @@ class StoredSeats:
 
     def slot(self, member: str) -> int | None:
         """Return the slot of `member`, if it has one."""
+        if member in self._known:
+            return self._known[member]
         found = self._store.member(self._group, member)
         return None if found is None else found.slot
+
+    @contextlib.contextmanager
+    def knowing(self, slots: Mapping[str, int | None]) -> Generator[None]:
+        """Take the slots of some members from here, within this context, in which nothing is stored that moves them."""
+        self._known = slots
+        try:
+            yield
+        finally:
+            self._known = {}
 
     def add(self, member: str, slot: int) -> None:  # noqa: ARG002 - the Protocol's
         """Count one more."""

@@ -9,7 +9,8 @@ from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import Suite
 from brokerkm.core.policy import Policy
 from brokerkm.core.request import Join, Sync, TokenKey
-from brokerkm.core.welcome import NodeKey, Sealing, Welcome
+from brokerkm.core.welcome import NodeKey, Welcome
+from brokerkm.core.welcoming import Batch, Job
 from brokerkm.errors import RefusedError
 
 SEED = b"q" * 32  # text that shows through in any encoding
@@ -32,7 +33,9 @@ def test_versions_are_shown_without_keys() -> None:
 
 def test_what_is_to_be_sealed_is_shown_by_its_size() -> None:
     """A Welcome on its way to a worker is all of a member's keys."""
-    assert "Sealing(32 bytes)" == repr(Sealing(b"", SEED, b""))
+    batch = Batch(1, SEED, "fleet", 3, 0, 4, Policy().fields, certifies=True)
+    job = Job("m", b"", b"", b"", 5, NodeKey(SEED, 1, 0), (NodeKey(SEED, 1, 0),), (SEED,))
+    assert ("Batch('fleet', epoch=3)", "Job('m', slot=5)") == (repr(batch), repr(job))
 
 
 def test_token_is_shown_by_its_id() -> None:

@@ -15,9 +15,11 @@ from core.refusal import refused
 
 from brokerkm import sealing
 from brokerkm.core.commit import Enrollment
-from brokerkm.core.crypto import Suite
+from brokerkm.core.crypto import Suite, load_signing_key
 from brokerkm.core.group import Group
-from brokerkm.core.welcome import Sealing, Welcome
+from brokerkm.core.policy import Policy
+from brokerkm.core.welcome import NodeKey, Welcome
+from brokerkm.core.welcoming import Batch, Job
 from brokerkm.errors import Reason
 
 if TYPE_CHECKING:
@@ -41,14 +43,36 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[sealing.Workers]:
     made.close()
 
 
-def jobs(count: int) -> list[Sealing]:
-    """Return what is to be sealed to the holder of `SEED`."""
-    return [Sealing(X25519.public_key(SEED), b"secret %d" % number, b"") for number in range(count)]
+SECRET = b"the key of a leaf, or 32 bytes of"
+BATCH = Batch(int(X25519), b"s" * 32, "plant", 7, 1_000, 4, Policy().fields, certifies=False)
 
 
-def opened(sealed: Iterator[bytes]) -> list[bytes]:
-    """Return what the holder of `SEED` reads."""
-    return [X25519.open(SEED, one, b"") for one in sealed]
+def job(number: int, public: bytes | None = None) -> Job:
+    """Return a Welcome that is to be made, by default to the holder of `SEED`."""
+    path = (NodeKey(b"r" * 32, 7, 0),) * 4
+    leaf = NodeKey(SECRET[:32], 7, 0)
+    return Job(f"m{number}", public or X25519.public_key(SEED), bytes(16), b"", number, leaf, path)
+
+
+def jobs(count: int) -> list[Job]:
+    """Return Welcomes that are to be made."""
+    return [job(number) for number in range(count)]
+
+
+def slots(count: int) -> list[int]:
+    """Return what is in them."""
+    return list(range(count))
+
+
+def opened(written: Iterator[bytes], first: int = 0) -> list[int]:
+    """Return the slots that the holder of `SEED` reads."""
+    key = load_signing_key(BATCH.signing_seed).public_key()
+    found: list[int] = []
+    for number, payload in enumerate(written, first):
+        welcome = Welcome.decode(payload)
+        welcome.verify(key, "plant", f"m{number}")
+        found.append(welcome.open(X25519, SEED, "plant", f"m{number}").slot)
+    return found
 
 
 @pytest.mark.parametrize("suite", Suite)
@@ -58,7 +82,7 @@ def test_welcomes_of_workers_open(suite: Suite, caplog: pytest.LogCaptureFixture
     group = Group("plant", SEED, suite=suite)
     for number in range(5):
         group.enroll(Enrollment(f"m{number}", b"", suite.public_key(seed), bytes((number,)) * 16))
-    commit = group.prepare(1e9, os.urandom, sealing.seal_on_all_cores)
+    commit = group.prepare(1e9, os.urandom, sealing.write_on_all_cores)
     assert "" == caplog.text, "no worker failed"
     assert [f"m{number}" for number in range(5)] == [member for member, _ in commit.welcomes]
     for slot, (member, payload) in enumerate(commit.welcomes):
@@ -70,23 +94,23 @@ def test_more_shares_than_workers_come_out_in_order() -> None:
     """What is under way is bounded; what comes out is in the order of what went in."""
     taken = 0
 
-    def given() -> Iterator[Sealing]:
+    def given() -> Iterator[Job]:
         nonlocal taken
-        for job in jobs(60):
+        for one in jobs(60):
             taken += 1
-            yield job
+            yield one
 
-    sealed = sealing.seal_on_all_cores(X25519, given())
+    sealed = sealing.write_on_all_cores(BATCH, given())
     first = next(sealed)
     assert taken <= 3 + 2 * 6
-    assert [job.plaintext for job in jobs(60)] == [X25519.open(SEED, first, b""), *opened(sealed)]
+    assert slots(60) == [*opened(iter([first])), *opened(sealed, 1)]
 
 
 def test_few_need_no_worker(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Starting processes takes longer than sealing for one, however often it is asked for."""
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     for _ in range(5):
-        assert [b"secret 0"] == opened(sealing.seal_on_all_cores(X25519, jobs(1)))
+        assert [0] == opened(sealing.write_on_all_cores(BATCH, jobs(1)))
     assert "" == caplog.text
 
 
@@ -94,25 +118,25 @@ def test_one_core_seals_by_itself(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     """A worker on the same core would gain nothing."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    assert 9 == len(opened(sealing.seal_on_all_cores(X25519, jobs(9))))
+    assert 9 == len(opened(sealing.write_on_all_cores(BATCH, jobs(9))))
     assert "" == caplog.text
 
 
 def test_many_parts_start_workers_and_keep_them(monkeypatch: pytest.MonkeyPatch, workers: sealing.Workers) -> None:
     """The demand of an import's parts adds up; what one part has started the next uses."""
-    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    assert 2 == len(opened(sealing.write_on_all_cores(BATCH, jobs(2))))
     assert not workers.running, "two are not worth it"
-    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    assert 2 == len(opened(sealing.write_on_all_cores(BATCH, jobs(2))))
     (worker,) = workers.running
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    assert 2 == len(opened(sealing.seal_on_all_cores(X25519, jobs(2))))
+    assert 2 == len(opened(sealing.write_on_all_cores(BATCH, jobs(2))))
     assert (worker,) == workers.running
 
 
 def test_demand_is_forgotten_and_workers_go(monkeypatch: pytest.MonkeyPatch, workers: sealing.Workers) -> None:
     """After a while without work nothing is left of them."""
     monkeypatch.setattr(sealing, "IDLE", 0.05)
-    opened(sealing.seal_on_all_cores(X25519, jobs(6)))
+    opened(sealing.write_on_all_cores(BATCH, jobs(6)))
     running = workers.running
     assert running
     for process in running:
@@ -122,7 +146,7 @@ def test_demand_is_forgotten_and_workers_go(monkeypatch: pytest.MonkeyPatch, wor
 
 def test_workers_in_use_are_not_stopped(workers: sealing.Workers) -> None:
     """The end of one import's patience is none for another that has just begun."""
-    sealed = sealing.seal_on_all_cores(X25519, jobs(20))
+    sealed = sealing.write_on_all_cores(BATCH, jobs(20))
     first = next(sealed)
     workers.close()
     assert 20 == len([first, *sealed])
@@ -131,17 +155,17 @@ def test_workers_in_use_are_not_stopped(workers: sealing.Workers) -> None:
 
 def test_two_may_seal_at_once() -> None:
     """Threads share the workers, and each gets what is its own."""
-    found: dict[int, list[bytes]] = {}
+    found: dict[int, list[int]] = {}
 
     def seal(count: int) -> None:
-        found[count] = opened(sealing.seal_on_all_cores(X25519, jobs(count)))
+        found[count] = opened(sealing.write_on_all_cores(BATCH, jobs(count)))
 
     threads = [threading.Thread(target=seal, args=(count,)) for count in (30, 40)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert {count: [job.plaintext for job in jobs(count)] for count in (30, 40)} == found
+    assert {count: slots(count) for count in (30, 40)} == found
 
 
 @pytest.mark.parametrize(
@@ -156,20 +180,21 @@ def test_a_worker_that_fails_is_stood_in_for(
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
-    assert [job.plaintext for job in jobs(4)] == opened(sealing.seal_on_all_cores(X25519, jobs(4)))
-    assert "secret" not in caplog.text
+    assert slots(4) == opened(sealing.write_on_all_cores(BATCH, jobs(4)))
+    assert "leaf" not in caplog.text
     assert "this process does its share" in caplog.text
-    assert "secret" not in repr(jobs(4))
+    assert "leaf" not in repr((BATCH, jobs(4)))
+    assert "sss" not in repr(BATCH)
 
 
 def test_a_killed_worker_is_replaced(workers: sealing.Workers, caplog: pytest.LogCaptureFixture) -> None:
     """The next share after a death has a new process."""
-    opened(sealing.seal_on_all_cores(X25519, jobs(6)))
+    opened(sealing.write_on_all_cores(BATCH, jobs(6)))
     killed = workers.running
     for process in killed:
         process.kill()
         process.wait(60)
-    assert 40 == len(opened(sealing.seal_on_all_cores(X25519, jobs(40))))
+    assert 40 == len(opened(sealing.write_on_all_cores(BATCH, jobs(40))))
     assert "this process does its share" in caplog.text
     assert workers.running
     assert not set(killed) & set(workers.running)
@@ -178,16 +203,16 @@ def test_a_killed_worker_is_replaced(workers: sealing.Workers, caplog: pytest.Lo
 def test_a_key_that_cannot_be_used_is_refused(workers: sealing.Workers) -> None:
     """A low-order point, wherever it is sealed to; the worker goes on."""
     with refused(Reason.OUT_OF_RANGE, "kem_public"):
-        list(sealing.seal_on_all_cores(X25519, [Sealing(bytes(32), b"secret", b"")] * 4))
+        list(sealing.write_on_all_cores(BATCH, [job(0, bytes(32))] * 4))
     assert all(process.poll() is None for process in workers.running)
-    assert 4 == len(opened(sealing.seal_on_all_cores(X25519, jobs(4))))
+    assert 4 == len(opened(sealing.write_on_all_cores(BATCH, jobs(4))))
 
 
 def test_the_worker_says_that_it_has_not_sealed() -> None:
     """Nothing half comes out, and the shares that follow are sealed."""
     source, sink = io.BytesIO(), io.BytesIO()
-    for share in ([*jobs(1), Sealing(bytes(32), b"x", b"")], jobs(2)):
-        body = msgpack.packb((1, share))
+    for share in ([*jobs(1), job(1, bytes(32))], jobs(2)):
+        body = msgpack.packb((BATCH, share))
         source.write(struct.pack(">I", len(body)) + body)
     source.seek(0)
     sealing.work(source, sink)
@@ -195,5 +220,5 @@ def test_the_worker_says_that_it_has_not_sealed() -> None:
     (size,) = struct.unpack(">I", sink.read(4))
     assert msgpack.unpackb(sink.read(size)) is None
     (size,) = struct.unpack(">I", sink.read(4))
-    assert [b"secret 0", b"secret 1"] == opened(iter(msgpack.unpackb(sink.read(size))))
+    assert slots(2) == opened(iter(msgpack.unpackb(sink.read(size))))
     assert b"" == sink.read()
