@@ -22,7 +22,7 @@ from brokerkm.store import Status
 from brokerkm.transport import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from brokerkm.descriptor import Descriptor, EnrollmentToken
     from brokerkm.service import KeyServer
@@ -251,12 +251,12 @@ async def test_a_store_that_cannot_be_read(
     pump = await device(descriptor)
     asked: list[str] = []
 
-    def fail(group: str, member: str) -> None:
-        asked.append(f"{group}/{member}")
+    def fail(group: str, members: Sequence[str]) -> None:
+        asked.extend(f"{group}/{member}" for member in members)
         raise StoreError
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.store, "member", fail)
+        patch.setattr(server.store, "known", fail)
         await pump.join(token_of(descriptor).key)
         await eventually(lambda: asked == ["plant/pump"])
     await pump.join(token_of(descriptor).key)
