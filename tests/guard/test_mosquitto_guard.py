@@ -46,7 +46,7 @@ class PluginSite(GuardedSite):
 
     async def lose_state(self) -> None:
         """Remove the plugin's state file."""
-        (self._broker.directory / "brokerkm.state").unlink()
+        self._broker.lose_state()
 
     def guard(self, fleet: Fleet) -> BrokerGuard:
         """Return a new one."""
@@ -168,7 +168,7 @@ async def test_a_change_goes_to_no_broker_that_was_started_since_the_comparison(
             await guard.evict("crowd", "m0000003")
             assert not await differences(guard)
             broker.stop()
-            (broker.directory / "brokerkm.state").unlink()
+            broker.lose_state()
             broker.start()
             with pytest.raises(TransportError):
                 await guard.admit(grant)
