@@ -68,6 +68,16 @@ def write_request(descriptor: Descriptor, member: str, state: Path, output: str,
     click.echo(f"  brokerkm member add --offline {output} -o {member}.bundle")
 
 
+def print_row(descriptor: Descriptor, member: str, directory: Path) -> None:
+    """Print what an import seats a device by: id, identity key and KEM key."""
+    from brokerkm.core.request import Join  # noqa: PLC0415 - not for --help
+    from brokerkm.sdk.offline import request_offline  # noqa: PLC0415
+
+    join = Join.decode(request_offline(descriptor, member=member, state_dir=directory).join, descriptor.suite)
+    Home(directory, descriptor).remember()
+    click.echo(f"{member},{join.identity.hex()},{join.kem_public.hex()}")
+
+
 def read_request(path: str) -> OfflineRequest:
     """Return the request in a file; raises `UsageError` that names it."""
     text = sys.stdin.buffer.read(MAX_SIZE + 1) if path == "-" else read_file(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brokerkm.cli.carrying import accept, is_bundle, read_file, write_request
+from brokerkm.cli.carrying import accept, is_bundle, print_row, read_file, write_request
 from brokerkm.cli.home import Home, find
 from brokerkm.cli.options import check_url, login_options, member_state_option
 from brokerkm.cli.output import json_option, print_json
@@ -98,23 +98,30 @@ def join(
 Examples:
   brokerkm identity fleet.join --member pump-7
   brokerkm identity fleet.join --member pump-7 --offline -o pump-7.request
+  brokerkm identity fleet.join --member pump-7 --csv >> devices.csv
 """
 )
 @click.argument("descriptor", type=click.Path(allow_dash=True))
 @click.option("-i", "--member", required=True, help="This device's id, unique in the group.")
 @click.option("--offline", is_flag=True, help="Make a request to carry to the server instead; nothing is sent.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, allow_dash=True), help="File for the request.")
+@click.option("--csv", "as_row", is_flag=True, help="Print a row for `brokerkm member import`, with a KEM key.")
 @member_state_option
 @json_option
-def identity(*, descriptor: str, member: str, offline: bool, output: str | None, state: Path, as_json: bool) -> None:
+def identity(
+    *, descriptor: str, member: str, offline: bool, output: str | None, as_row: bool, state: Path, as_json: bool
+) -> None:
     """Print this device's public key, made if it is new.
 
     Whoever runs the server lists it with `brokerkm member add MEMBER KEY`; then the device may join without a token.
     With --offline, it has its place before it has ever been online: the server answers the request, a file, with
-    another file. A request is no secret; the private keys stay here.
+    another file. With --csv, it has its place when the row is imported. Neither is a secret; private keys stay here.
     """
     import brokerkm  # noqa: PLC0415 - not for --help
 
+    if as_row and (offline or as_json):
+        message = "--csv is neither for --offline nor for --json"
+        raise click.UsageError(message)
     if offline != (output is not None):
         message = "--offline and -o go together: -o names the file for the request, - for standard output"
         raise click.UsageError(message)
@@ -123,6 +130,9 @@ def identity(*, descriptor: str, member: str, offline: bool, output: str | None,
         write_request(read, member, state, output, as_json=as_json)
         return
     directory = state / read.group / member
+    if as_row:
+        print_row(read, member, directory)
+        return
     key = brokerkm.identity(read, member=member, state_dir=directory).hex()
     if as_json:
         print_json({"member": member, "group": read.group, "identity": key})
