@@ -97,8 +97,8 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncGenerator[AdminApi]:
-        """Administer the group, by the server if it runs."""
-        async with open_admin(self._state) as admin:
+        """Administer the group, by the server if it runs, or in the store, which the first use makes."""
+        async with open_admin(self._state, create=True) as admin:
             yield admin
 
     async def invite(self, uses: int) -> None:

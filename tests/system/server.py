@@ -53,7 +53,7 @@ class Server:
 
     async def create_group(self) -> None:
         """Create the group in the store, before any server runs."""
-        async with open_admin(self._state) as admin:
+        async with open_admin(self._state, create=True) as admin:
             await admin.create_group(GROUP, policy=policy_fields(POLICY), beacon_interval=BEACONS)
 
     async def start(self) -> None:
