@@ -11,7 +11,6 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.types import ASGIApp
 
 from brokerkm.api import (
     document,
@@ -62,7 +61,7 @@ def make_app(
     roles: dict[str, Role] | None = None,
     stopping: asyncio.Event | None = None,
     automation: Automation | None = None,
-) -> ASGIApp:
+) -> Gate:
     """Return the API of a started server.
 
     Args:

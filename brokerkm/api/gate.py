@@ -64,8 +64,12 @@ class Gate:
     _credentials: RateLimit = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_peers", RateLimit(*self.limits.peer))
-        object.__setattr__(self, "_credentials", RateLimit(*self.limits.credential))
+        self.limit(self.limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Let callers ask so often from now on; what each has asked is forgotten."""
+        object.__setattr__(self, "_peers", RateLimit(*limits.peer))
+        object.__setattr__(self, "_credentials", RateLimit(*limits.credential))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or turn it away."""

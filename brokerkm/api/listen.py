@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import uvicorn
     from litestar.types import ASGIApp
 
-    from brokerkm.api.gate import Limits
+    from brokerkm.api.gate import Gate, Limits
     from brokerkm.automation import Automation
     from brokerkm.service.credentials import Role
     from brokerkm.service.server import KeyServer
@@ -88,6 +88,8 @@ class ApiServer:
         self._path: Final = Path(path)
         self._tls: Final = tls
         self._limits: Final = limits
+        self._gate: Gate | None = None
+        self._context: ssl.SSLContext | None = None
         self._stopping: Final = asyncio.Event()
         self._running: list[tuple[uvicorn.Server, asyncio.Task[None], socket.socket]] = []
 
@@ -112,8 +114,8 @@ class ApiServer:
             StoreError: a socket cannot be made.
             UsageError: TLS cannot be set up, or the packages of the server are missing.
         """
-        app = self._app()
-        context = None if self._tls is None else self._tls.context()
+        self._gate = app = self._app()
+        self._context = context = None if self._tls is None else self._tls.context()
         try:
             await self._listen(app, self._bind_local(), None)
             if self._tls is not None:
@@ -133,7 +135,22 @@ class ApiServer:
         if running:
             self._path.unlink(missing_ok=True)
 
-    def _app(self) -> ASGIApp:
+    def renew(self, tls: TlsListener) -> None:
+        """Show another certificate to those who connect from now on.
+
+        Raises:
+            UsageError: it cannot be used; the one from before goes on.
+        """
+        tls.context()  # on its own first: half of a certificate would be worse than the old one
+        if self._context is not None:
+            self._context.load_cert_chain(tls.certificate, tls.key)
+
+    def limit(self, limits: Limits) -> None:
+        """Let callers ask so often from now on."""
+        if self._gate is not None:
+            self._gate.limit(limits)
+
+    def _app(self) -> Gate:
         try:
             from brokerkm.api.app import make_app  # noqa: PLC0415 - Litestar, for who serves only
             from brokerkm.api.gate import Limits  # noqa: PLC0415

@@ -9,7 +9,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, NamedTuple
 
 from brokerkm.cli.occupying import occupied
-from brokerkm.cli.reloading import Reloading, request_limits
+from brokerkm.cli.reloading import Reloading, api_rates, request_limits, tls_listener
 from brokerkm.config import address
 from brokerkm.config.stores import open_store
 from brokerkm.errors import UsageError
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from brokerkm.api import TlsListener
-    from brokerkm.api.gate import Limits as ApiLimits
     from brokerkm.config import Configuration
-    from brokerkm.config.sections import Api
     from brokerkm.service import KeyServer
     from brokerkm.service.leased import LeasedLeadership
     from brokerkm.store.sql import SqlStore
@@ -84,10 +81,10 @@ async def hosted(
         metrics = await _telemetry(configuration, server, stack)
         await stack.enter_async_context(server)
         automation = await stack.enter_async_context(Automation(server))
-        tls, limits = _tls(configuration.api), _rates(configuration.api)
+        tls, limits = tls_listener(configuration.api), api_rates(configuration.api)
         api = ApiServer(server, state / CONTROL_SOCKET, tls=tls, limits=limits, automation=automation)
         await stack.enter_async_context(api)
-        reloading = Reloading(configuration, load, server=server, transport=transport, logs=logs)
+        reloading = Reloading(configuration, load, server=server, transport=transport, api=api, logs=logs)
         where = "" if tls is None else f"https://{address.parse(configuration.api.listen)._replace(port=api.port)}"
         yield Hosted(server, url, metrics, where, reloading)
 
@@ -182,26 +179,6 @@ async def _telemetry(configuration: Configuration, server: KeyServer, stack: con
     paths = {"/metrics": text, "/healthz": alive, "/readyz": ready}
     listener = await stack.enter_async_context(Listener(place, paths))
     return f"http://{place._replace(port=listener.port)}/metrics"
-
-
-def _tls(api: Api) -> TlsListener | None:
-    from brokerkm.api import TlsListener  # noqa: PLC0415 - not for --help
-    from brokerkm.service.credentials import Role  # noqa: PLC0415
-
-    if not api.listen or api.cert_file is None or api.key_file is None:
-        return None
-    host, port = address.parse(api.listen)
-    named = () if api.client_roles is None else api.client_roles.pairs
-    roles = {name: Role(role) for name, role in named}
-    return TlsListener(host, port, api.cert_file, api.key_file, api.client_ca, roles)
-
-
-def _rates(api: Api) -> ApiLimits | None:
-    try:
-        from brokerkm.api.gate import Limits  # noqa: PLC0415 - Litestar, for who serves only
-    except ImportError:
-        return None  # `ApiServer` says what is missing
-    return Limits(credential=(api.rate, api.burst), peer=(2 * api.rate, 2 * api.burst))
 
 
 def broker_options(configuration: Configuration, given: Options) -> Options:

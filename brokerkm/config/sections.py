@@ -147,8 +147,8 @@ class Api:
         check=_address,
         sample="0.0.0.0:8443",
     )
-    cert_file: Path | None = key(None, "Its TLS certificate chain.", sample="/etc/brokerkm/api.pem")
-    key_file: Path | None = key(None, "Key of that certificate.", sample="/etc/brokerkm/api.key")
+    cert_file: Path | None = key(None, "Its TLS certificate chain.", sample="/etc/brokerkm/api.pem", live=True)
+    key_file: Path | None = key(None, "Key of that certificate.", sample="/etc/brokerkm/api.key", live=True)
     client_ca: Path | None = key(
         None, "CA of client certificates; once it is set, they are asked for.", sample="/etc/brokerkm/clients.pem"
     )
@@ -157,8 +157,8 @@ class Api:
         "What client certificates may do, by common name: viewer, operator or admin; others need a token.",
         sample="console=operator, dashboard=viewer",
     )
-    rate: float = key(100.0, "Calls that one caller may make in the long run.", unit="1/s", low=0.1)
-    burst: int = key(500, "Calls that one caller may make at once.", low=1)
+    rate: float = key(100.0, "Calls that one caller may make in the long run.", unit="1/s", low=0.1, live=True)
+    burst: int = key(500, "Calls that one caller may make at once.", low=1, live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,28 +233,40 @@ class Guard:
 class Defaults:
     """What a new group begins with, unless its creator says otherwise."""
 
-    prefix: str = key(DEFAULT_PREFIX, "What all topics of the group begin with.", check=_prefix)
+    prefix: str = key(DEFAULT_PREFIX, "What all topics of the group begin with.", check=_prefix, live=True)
     suite: str = key(
         "x25519",
         "Seals Welcomes; the second one also against quantum computers.",
         choices=("x25519", "mlkem768-x25519"),
+        live=True,
     )
-    degree: int = key(4, "Children of a tree node.", low=2, high=64)
+    degree: int = key(4, "Children of a tree node.", low=2, high=64, live=True)
     interval: float = key(
-        1.0, "How long a change waits for others to be made together, unless it is urgent.", unit="s", low=0, high=_DAY
+        1.0,
+        "How long a change waits for others to be made together, unless it is urgent.",
+        unit="s",
+        low=0,
+        high=_DAY,
+        live=True,
     )
-    max_pending: int = key(1024, "Changes that wait at most.", low=1, high=1_000_000)
-    beacon_interval: int = key(30, "Time between Beacons.", unit="s", low=1, high=MAX_SECONDS)
-    grace: int = key(30, "How long messages under an older key are accepted.", unit="s", low=0, high=MAX_SECONDS)
-    hold: int = key(5, "How long a message waits for its key.", unit="s", low=0, high=MAX_SECONDS)
+    max_pending: int = key(1024, "Changes that wait at most.", low=1, high=1_000_000, live=True)
+    beacon_interval: int = key(30, "Time between Beacons.", unit="s", low=1, high=MAX_SECONDS, live=True)
+    grace: int = key(
+        30, "How long messages under an older key are accepted.", unit="s", low=0, high=MAX_SECONDS, live=True
+    )
+    hold: int = key(5, "How long a message waits for its key.", unit="s", low=0, high=MAX_SECONDS, live=True)
     max_silence: int = key(
-        300, "How long no new Beacon may come before a member says so.", unit="s", low=1, high=MAX_SECONDS
+        300, "How long no new Beacon may come before a member says so.", unit="s", low=1, high=MAX_SECONDS, live=True
     )
-    stop_when_silent: bool = key(default=True, text="Whether a member that hears no Beacon stops sending.")
-    source_authentication: bool = key(default=False, text="Whether every message carries its sender's signature.")
-    algorithm: str = key("aes-256-gcm", "How messages are sealed.", choices=("aes-256-gcm", "chacha20-poly1305"))
+    stop_when_silent: bool = key(default=True, text="Whether a member that hears no Beacon stops sending.", live=True)
+    source_authentication: bool = key(
+        default=False, text="Whether every message carries its sender's signature.", live=True
+    )
+    algorithm: str = key(
+        "aes-256-gcm", "How messages are sealed.", choices=("aes-256-gcm", "chacha20-poly1305"), live=True
+    )
     acknowledge: int = key(
-        0, "Within how long members confirm a new epoch; 0: they do not.", unit="s", low=0, high=MAX_SECONDS
+        0, "Within how long members confirm a new epoch; 0: they do not.", unit="s", low=0, high=MAX_SECONDS, live=True
     )
 
 

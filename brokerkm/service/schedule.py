@@ -34,8 +34,8 @@ class Schedule:
         self, group: LiveGroup, *, interval: float, max_pending: int, beacons: bool, stored: Callable[[], None]
     ) -> None:
         self._group: Final = group
-        self._interval: Final = interval
-        self._max_pending: Final = max_pending
+        self._interval = interval
+        self._max_pending = max_pending
         self._beacons: Final = beacons
         self._stored: Final = stored
         self._stopping = False
@@ -64,6 +64,10 @@ class Schedule:
                 await self._step()
         if self._group.changes and self._last_commit and not self._group.record.frozen:
             await self._step()
+
+    def pace(self, interval: float, max_pending: int) -> None:
+        """Wait for others so long, and for so many, from now on."""
+        self._interval, self._max_pending = interval, max_pending
 
     def stop(self, *, commit: bool = True) -> None:
         """Commit what waits, once, if that is wanted, and let `run` end."""

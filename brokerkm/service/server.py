@@ -104,8 +104,8 @@ class KeyServer:
         self.groups: Final = self._roster.groups
         self.admin: Final = Admin(self)
         self.terms = terms
-        self._interval: Final = interval
-        self._max_pending: Final = max_pending
+        self._interval = interval
+        self._max_pending = max_pending
         self._transport: Final = transport
         self._tasks: Final = Tasks()
         self._started = False
@@ -192,6 +192,13 @@ class KeyServer:
             TransportError: the transport has ended by itself.
         """
         await self._tasks.wait()
+
+    def pace(self, interval: float, max_pending: int) -> None:
+        """Let changes wait so long, and so many, from now on, where a group's settings do not say otherwise."""
+        self._interval, self._max_pending = interval, max_pending
+        for served in self._roster.served.values():
+            if isinstance(served.schedule, Schedule):
+                served.schedule.pace(interval, max_pending)
 
     async def create_group(self, record: GroupRecord, actor: str = "operator") -> LiveGroup:
         """Store and serve a new group, which must be well-formed."""

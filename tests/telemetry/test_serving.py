@@ -201,9 +201,9 @@ def test_sighup_changes_what_can_change_and_names_what_cannot(
     assert "did you mean defaults?" in server.wait(r"ERROR .*the old one stays")
     seen = len(server.written)
     path = configured(tmp_path, broker, 'log_level = "info"\nlog_format = "text"')
-    path.write_text(path.read_text().replace("interval = 0.05", "interval = 0.5"))
+    path.write_text(path.read_text().replace("[telemetry]", "[telemetry]\nmax_groups = 7"))
     server.process.send_signal(signal.SIGHUP)
-    assert "defaults.interval" in server.wait(r"restart the server to change", seen)
+    assert "telemetry.max_groups" in server.wait(r"restart the server to change", seen)
     server.run("group", "rotate")
     assert 0 == server.stop()
 
