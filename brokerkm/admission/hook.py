@@ -24,6 +24,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
+from brokerkm.admission.lookup import LOOKUPS
 from brokerkm.config.secret import parse
 from brokerkm.errors import BrokerkmError, UsageError
 
@@ -107,9 +108,8 @@ class Hook:
         return answer
 
     async def _ask(self, body: bytes) -> bytes:
-        host, tls = self._parts.hostname, self._tls
-        port = self._parts.port or (443 if tls else 80)
-        reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=MAX_ANSWER)
+        host, port = self._parts.hostname, self._parts.port or (443 if self._tls else 80)
+        reader, writer = await self._connect(str(host), port)
         try:
             writer.write(self._head(body) + body)
             await writer.drain()
@@ -122,6 +122,19 @@ class Hook:
             return bytes(answer)
         finally:
             writer.transport.abort()  # nothing is left to be said, and a slow peer is not waited for
+
+    async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the first address that answers; raises `OSError`."""
+        name = host if self._tls else None
+        failure: OSError = OSError(f"{host} has no address")
+        for address in await LOOKUPS.addresses(host, port):
+            try:
+                return await asyncio.open_connection(
+                    address, port, ssl=self._tls, server_hostname=name, limit=MAX_ANSWER
+                )
+            except OSError as error:
+                failure = error
+        raise failure
 
     def _head(self, body: bytes) -> bytes:
         moment = str(int(self._clock()))

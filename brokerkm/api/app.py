@@ -86,6 +86,7 @@ def make_app(
                 "admin": server.admin,
                 "book": RuleBook(server, automation),
                 "stopping": stopping or asyncio.Event(),
+                "followers": list[str](),
             }
         ),
     )

@@ -124,7 +124,7 @@ class Gate:
             except BrokerkmError as error:
                 raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "store", str(error)) from error
             if found is not None:
-                return Principal(found.name, found.role, found.digest.hex())
+                return Principal(f"token:{found.name}", found.role, found.digest.hex())
         message = "the bearer token is not valid: it may have expired, or been revoked"
         raise _unauthenticated(message)
 

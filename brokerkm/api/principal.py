@@ -16,7 +16,7 @@ class Principal:
     """Somebody who has shown who they are.
 
     Args:
-        name: as the audit log has it after ``operator:``.
+        name: as the audit log has it after ``operator:``; ``token:NAME``, ``certificate:NAME``, or a local user.
         secret_digest: what tells credentials of one name apart, so that a new one never gets the answers of the old.
     """
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from litestar import Request, get
@@ -14,10 +15,13 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from brokerkm.api.bodies import Acting, AfterNumber, Limit, Listing, listing
+from brokerkm.api.problems import ProblemError
 from brokerkm.service.api import PAGE, AuditInfo, AuditVerdict, ServerStatus
 from brokerkm.service.credentials import Role
 
 KEEP_ALIVE: Final = 15.0  # seconds until a comment shows that the stream is alive
+MAX_FOLLOWERS: Final = 64
+MAX_OF_ONE: Final = 16
 
 Chain = Annotated[
     str,
@@ -57,10 +61,23 @@ async def verify_audit(admin: Acting, group: Chain = "") -> AuditVerdict:
 )
 async def follow_events(admin: Acting, request: Request[Any, Any, Any]) -> Stream:
     """Follow what happens: each event has a kind as its name and a JSON object as its data."""
-    return Stream(_events(admin, request.app.state.stopping), media_type="text/event-stream")
+    state = request.app.state
+    if len(state.followers) >= MAX_FOLLOWERS or state.followers.count(admin.actor) >= MAX_OF_ONE:
+        message = f"{MAX_OF_ONE} followers of one caller and {MAX_FOLLOWERS} of all are the most: end another one"
+        raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", message, {"retry-after": "10"})
+    return Stream(_events(admin, state.stopping, state.followers), media_type="text/event-stream")
 
 
-async def _events(admin: Acting, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def _events(admin: Acting, stopping: asyncio.Event, followers: list[str]) -> AsyncIterator[bytes]:
+    followers.append(admin.actor)
+    try:
+        async for text in _followed(admin, stopping):
+            yield text
+    finally:
+        followers.remove(admin.actor)
+
+
+async def _followed(admin: Acting, stopping: asyncio.Event) -> AsyncIterator[bytes]:
     async with aclosing(admin.events()) as events:
         ended = asyncio.ensure_future(stopping.wait())
         following: asyncio.Future[Any] = asyncio.ensure_future(anext(events))

@@ -9,7 +9,9 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +19,10 @@ from admission.authority import DAY, PEM, Authority
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from brokerkm.admission import hook
 from brokerkm.admission.certificates import Verified
 from brokerkm.admission.hook import MAX_OPEN, Hook, HookError, HookSettings
+from brokerkm.admission.lookup import MAX_HANGING, Lookups
 from brokerkm.admission.rules import Applicant, Proof
 from brokerkm.errors import UsageError
 
@@ -203,3 +207,26 @@ def test_authorities_that_cannot_be_read(tmp_path: Path, content: str | None) ->
         (tmp_path / "ca.pem").write_text(content)
     with pytest.raises(UsageError, match=r"ca\.pem: "):
         Hook(HookSettings("https://localhost", authorities=str(tmp_path / "ca.pem")))
+
+
+async def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is told to try later; nothing else has to wait, and few threads hang."""
+    hanging, lookups = threading.Event(), Lookups()
+    monkeypatch.setattr(hook, "LOOKUPS", lookups)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: hanging.wait(60) and [])
+    asked = Hook(HookSettings("http://inventory.example/admit", timeout=0.2))
+    before = threading.active_count()
+    try:
+        for _ in range(MAX_HANGING + 2):
+            with pytest.raises(HookError, match=r"no answer within|names are being looked up already"):
+                await asked.allows(PUMP)
+        assert MAX_HANGING == threading.active_count() - before
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(100)))
+    finally:
+        hanging.set()
+    async with asyncio.timeout(5):
+        while lookups._under_way:  # noqa: ASYNC110 - threads tell nobody
+            await asyncio.sleep(0.01)
+    with pytest.raises(HookError, match="has no address"):
+        await asked.allows(PUMP)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brokerkm.api import ApiServer, RemoteAdmin, open_admin
+from brokerkm.api.routes_server import MAX_OF_ONE
 from brokerkm.core.crypto import Algorithm, Suite
 from brokerkm.core.policy import Policy
 from brokerkm.errors import StoreError, TransportError, UnknownNameError, UsageError
@@ -160,6 +161,27 @@ async def test_what_happens_is_followed(remote: RemoteAdmin) -> None:
         event = await task
     assert ("commit", "plant") == (event.kind, event.group)
     assert 0 < int(event.details["epoch"]) <= epoch
+
+
+async def test_only_so_many_follow_at_once(remote: RemoteAdmin) -> None:
+    """One more than the most is turned away, until another hangs up."""
+    await remote.create_group("plant")
+    async with contextlib.AsyncExitStack() as stack:
+        streams = []
+        for _ in range(MAX_OF_ONE):
+            lines = await stack.enter_async_context(contextlib.aclosing(remote._exchange.stream("/v1/events")))
+            assert ": following" == await anext(lines)
+            streams.append(lines)
+        with pytest.raises(UsageError, match="followers of one caller"):
+            await anext(remote._exchange.stream("/v1/events"))
+        await streams[0].aclose()
+        async with asyncio.timeout(30):
+            while True:
+                another = await stack.enter_async_context(contextlib.aclosing(remote._exchange.stream("/v1/events")))
+                with contextlib.suppress(UsageError):  # the server has not seen that one hung up
+                    assert ": following" == await anext(another)
+                    break
+                await remote.rotate("plant")
 
 
 async def test_a_stopped_server_ends_the_stream(tmp_path: Path, server: KeyServer) -> None:

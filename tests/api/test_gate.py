@@ -119,7 +119,7 @@ async def test_the_client_asks_over_tls(running: Running, tmp_path: Path) -> Non
     file.write_text(running.tokens["viewer"] + "\n")
     admin = await RemoteAdmin.reach(Remote.from_files(running.url, file, running.authority.path))
     assert "none" == (await admin.status()).broker
-    with pytest.raises(UsageError, match="this needs the role admin; test-viewer has the role viewer"):
+    with pytest.raises(UsageError, match="this needs the role admin; token:test-viewer has the role viewer"):
         await admin.list_credentials()
     await admin.close()
     with pytest.raises(TransportError, match="TLS with the key server at"):
