@@ -26,6 +26,7 @@ from brokerkm.service.feed import Kind as Event
 from brokerkm.service.intake import Intake, Request
 from brokerkm.service.limits import RateLimit, RequestLimits
 from brokerkm.service.onfile import Asker, Found, OnFile
+from brokerkm.service.papers import PaperDesk, Papers
 from brokerkm.service.registration import Registration
 from brokerkm.service.sightings import Sightings
 from brokerkm.store.records import Sighting, Status
@@ -93,6 +94,7 @@ class Requests:
         self.refused: Counter[str] = Counter()
         self.sightings: Final = Sightings(store, desk)
         self.registration: Final = Registration(store, desk, clock, self._feed, self._refuse)
+        self._papers: Final = PaperDesk(self._examine, self._dismiss)
 
     def limit(self, limits: RequestLimits) -> None:
         """Keep to these limits from now on; what was used of earlier ones is forgotten."""
@@ -123,6 +125,7 @@ class Requests:
 
     async def stop(self) -> None:
         """Give up what hooks have not answered, and write down who was seen."""
+        await self._papers.stop()
         await self.registration.stop()
         await self.sightings.flush()
 
@@ -224,7 +227,29 @@ class Requests:
         self._feed.emit(Event.JOIN_REFUSED, group.name, who.member, reason=reason)
         self._refuse(group, who.member, who.nonce, rejection.reason)
 
-    async def _join(self, group: LiveGroup, member: str, join: Join, found: Found) -> None:
+    async def _examine(self, papers: Papers) -> bool:
+        """Grant or refuse a Join with certificates whose turn it is; return whether it was well."""
+        group, member, join = papers
+        if not self._serves(group):
+            return True
+        try:
+            found = await self._file.look_up([_asker(group, member, join)])
+            await self._join(group, member, join, found, in_turn=True)
+        except RefusedError as error:
+            self._turn_down(group, member, join, error)
+            return False
+        except StoreError as error:
+            _log.warning("group %s: a request could not be handled: %s", group.name, error)
+            self._feed.emit(Event.STORE_FAILED, group.name, reason=str(error))
+        return True
+
+    def _dismiss(self, papers: Papers) -> None:
+        self.refused["busy"] += 1
+        self._feed.emit(Event.REQUEST_REFUSED, papers.group.name, papers.member, reason="busy")
+        self._refuse(papers.group, papers.member, papers.join.nonce, RefusalReason.TRY_LATER)
+
+    async def _join(self, group: LiveGroup, member: str, join: Join, found: Found, *, in_turn: bool = False) -> None:
+        """Grant or refuse a Join; one with certificates has to wait until it is `in_turn`."""
         if not found.has(group, member):
             found = await self._file.look_up([_asker(group, member, join)])
         known = found.take(group, member)  # good enough: the commit looks it up once more
@@ -240,6 +265,9 @@ class Requests:
         if waiting is not None and waiting.enrollment.identity != join.identity:
             raise RefusedError(Reason.BAD_SIGNATURE, "identity", "another key is about to be bound to this member id")
         if self._is_blocked(group, member, join.nonce, known):
+            return
+        if join.chain and not in_turn:
+            self._papers.offer(Papers(group, member, join))
             return
         gate = await self.registration.gate(group)
         last_time = max(self._last_time(group, member, known), waiting.time if waiting else 0)
