@@ -98,7 +98,11 @@ class StoreError(BrokerkmError):
     """The store could not be opened, read or written; what it held before is intact."""
 
 
-class BehindError(StoreError):
+class UnfitError(StoreError):
+    """A group must not be served as the store has it; other groups of the store may be."""
+
+
+class BehindError(UnfitError):
     """A group's store is, or may be, behind what its members have seen; `group recover` is what helps.
 
     Args:

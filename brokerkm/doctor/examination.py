@@ -118,6 +118,9 @@ async def _server(state: Path) -> AsyncIterator[Finding]:
         return
     await admin.close()
     yield ok("server", f"it answers at {path}, with {len(groups)} {'group' if len(groups) == 1 else 'groups'}")
+    for info in groups:
+        if info.problem:
+            yield fail("group", f"{info.name} is not served: {info.problem}", "see what is said there; others go on")
     waiting = [info.name for info in groups if info.unpublished]
     if waiting:
         yield warn(

@@ -45,6 +45,7 @@ class Kind(enum.StrEnum):
     RETAINED_LOST = "retained-lost"  # messages
     LEAD = "lead"  # fence
     YIELD = "yield"
+    UNSERVED = "unserved"  # reason
     POLICY = "policy"
     ROTATE = "rotate"  # epoch
     HANDOVER = "handover"

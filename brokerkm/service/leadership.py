@@ -34,8 +34,11 @@ class Host(Protocol):
     async def lead(self, tenures: Mapping[str, Tenure]) -> None:
         """Load these groups and serve them; raises `StoreError` for the first that cannot be, and serves none."""
 
-    async def yield_(self, group: str, *, gracefully: bool) -> bool:
+    async def yield_(self, group: str, *, gracefully: bool, why: StoreError | None = None) -> bool:
         """Stop serving a group and forget its keys; gracefully, commit and publish first what waits.
+
+        Args:
+            why: what those are told whose changes wait; by default that another server leads the group.
 
         Returns:
             whether nothing of the group can be under way any more.
@@ -103,6 +106,9 @@ class Leadership(Protocol):
     def unled(self) -> Mapping[str, str]:
         """Groups that this server was to lead and cannot, and why."""
         ...
+
+    async def withdraw(self, group: str, error: StoreError) -> None:
+        """Have the host stop serving a group that it must not serve; raises `error` if a server alone has no other."""
 
     async def servers(self) -> list[ServerRecord]:
         """Return all servers and what they lead."""
@@ -178,9 +184,20 @@ class SoleLeadership:
         """Return None: there are no leases."""
         return None
 
+    async def withdraw(self, group: str, error: StoreError) -> None:
+        """Have the host stop serving a group; raises `error` if it serves no other."""
+        if self._host is None:
+            return
+        _log.critical("group %s is not served any longer: %s", group, error)
+        await self._host.yield_(group, gracefully=False, why=error)
+        self._unled[group] = str(error)
+        if all(name in self._unled for name in await self._host.stored()):
+            raise error
+
     async def servers(self) -> list[ServerRecord]:
         """Return this one."""
         groups = await self._host.stored() if self._host else []
+        groups = [name for name in groups if name not in self._unled]
         return [replace(self._me, groups=tuple(groups))]
 
     async def move(self, group: str, to: str) -> None:  # noqa: ARG002 - there is nobody else

@@ -181,6 +181,9 @@ class LeasedLeadership:
             await self._renew()
             self._next_renewal = now + duration / RENEWALS
         standings = await self._desk.call(self._leases.standings)
+        vacant = {one.group for one in standings if one.holder in (None, self.me.id)}
+        for other in self._unled.keys() - vacant:  # another server could lead it, or it is no more
+            del self._unled[other]
         if self._host is not None:
             await self._host.know([one.group for one in standings])
         if self._retired:
@@ -294,15 +297,29 @@ class LeasedLeadership:
                 return
             (group,) = tenures
             _log.critical("group %s cannot be led: %s", group, error)
-            self._resting[group] = boot_time() + _REST * self._leases.duration
-            self._unled[group] = str(error)
-            self._drop(group)
-            await self._desk.call(self._leases.release, self.me.id, group)
+            self._rest(group, error)
+            await self._part(group, drained=True)
             return
         self._begun.update(tenures)
         for group in tenures:
             self._unled.pop(group, None)
         self._mail.set()
+
+    def _rest(self, group: str, why: StoreError | TransportError) -> None:
+        """Leave a group to others for a while."""
+        self._resting[group] = boot_time() + _REST * self._leases.duration
+        self._unled[group] = str(why)
+
+    async def withdraw(self, group: str, error: StoreError) -> None:
+        """Have the host stop serving a group, in its turn."""
+        self._later(group, partial(self._withdraw, group, error))
+
+    async def _withdraw(self, group: str, error: StoreError) -> None:
+        if self._host is None or group not in self._tenures:
+            return
+        _log.critical("group %s is not served any longer: %s", group, error)
+        self._rest(group, error)
+        await self._part(group, drained=await self._host.yield_(group, gracefully=False, why=error))
 
     async def _end(self, group: str) -> None:
         """Forget a group whose lease is lost."""

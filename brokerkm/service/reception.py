@@ -7,13 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from brokerkm.core.names import BeaconTopic, HandoverTopic, RequestTopic
-from brokerkm.errors import RefusedError, TransportError
+from brokerkm.errors import RefusedError, TransportError, UnfitError
 from brokerkm.service.feed import Feed, Kind
 from brokerkm.transport import Connected, Delivery, Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from brokerkm.service.live import LiveGroup
     from brokerkm.service.requests import Requests
     from brokerkm.service.retained import RetainedBeacons
     from brokerkm.service.roster import Roster
@@ -28,6 +29,7 @@ class Reception:
 
     Args:
         forward: takes a request (group, member, payload) of a group that another server leads.
+        unfit: told of a group that must not be served any longer, and why.
 
     Attributes:
         connected: whether the broker is reached now.
@@ -43,6 +45,7 @@ class Reception:
         retained: RetainedBeacons,
         requests: Requests,
         forward: Callable[[str, str, bytes], None],
+        unfit: Callable[[LiveGroup, UnfitError], None],
         feed: Feed,
     ) -> None:
         self.connected = False
@@ -53,6 +56,7 @@ class Reception:
         self._retained: Final = retained
         self._requests: Final = requests
         self._forward: Final = forward
+        self._unfit: Final = unfit
         self._feed: Final = feed
         self._stopping = False
 
@@ -94,7 +98,10 @@ class Reception:
         group = self._roster.groups.get(route.group)
         match name:
             case BeaconTopic() if group is not None and self._roster.serves(group):
-                self._retained.heard(group, delivery.payload, retained=delivery.retained)
+                try:
+                    self._retained.heard(group, delivery.payload, retained=delivery.retained)
+                except UnfitError as error:
+                    self._unfit(group, error)
             case HandoverTopic() if group is not None:
                 self._retained.heard_handover(group, delivery.payload)
             case RequestTopic(member) if not delivery.retained:

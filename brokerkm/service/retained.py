@@ -19,7 +19,7 @@ from brokerkm.core.messages import Kind
 from brokerkm.core.notice import EVERYBODY, Goodbye
 from brokerkm.core.rekey import Beacon
 from brokerkm.core.wire import message_type
-from brokerkm.errors import BehindError, RefusedError, StoreError
+from brokerkm.errors import BehindError, RefusedError, UnfitError
 from brokerkm.service.limits import RateLimit
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RetainedBeacons:
         """Return the epochs of the retained Beacons that the broker has of `groups`.
 
         Raises:
-            StoreError: it has a newer one than the store, or knows that the store's signing key was handed over.
+            UnfitError: it has a newer one than the store, or knows that the store's signing key was handed over.
             TransportError: it cannot be asked.
         """
         asked = list(groups)
@@ -105,7 +105,7 @@ class RetainedBeacons:
         """Take in what came on a group's beacon topic.
 
         Raises:
-            StoreError: the group's own signature shows an epoch that the store does not know of.
+            UnfitError: the group's own signature shows an epoch that the store does not know of.
         """
         if not retained and not self._live.allow(group.name, asyncio.get_running_loop().time()):
             return
@@ -151,4 +151,4 @@ class RetainedBeacons:
                 "written: it was restored from a backup of before. Members believe the new key alone, and only a "
                 "store that has it can go on with the group: bring the newest one"
             )
-            future.set_exception(StoreError(message))
+            future.set_exception(UnfitError(message))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from brokerkm.clock import boot_time
 from brokerkm.core.group import Group
 from brokerkm.core.names import Topics
-from brokerkm.errors import LeaseLostError, StoreError, TransportError
+from brokerkm.errors import LeaseLostError, StoreError, TransportError, UnfitError
 from brokerkm.service.admin import Admin
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.ending import Ending
@@ -130,6 +130,7 @@ class KeyServer:
                 retained=self._retained,
                 requests=self.requests,
                 forward=self.leadership.forward,
+                unfit=self._unfit,
                 feed=self.feed,
             )
 
@@ -268,6 +269,7 @@ class KeyServer:
         try:
             await self._check_retained(lives)
             await self._settle(tenures)
+            _check_fit(tenures)
         except BaseException:
             for live in lives:
                 self._forget(live.name)
@@ -276,7 +278,7 @@ class KeyServer:
             self._begin(live, tenures[live.name])
             self.feed.emit(Kind.LEAD, live.name, fence=tenures[live.name].fence or 0)
 
-    async def yield_(self, group: str, *, gracefully: bool) -> bool:
+    async def yield_(self, group: str, *, gracefully: bool, why: StoreError | None = None) -> bool:
         """Stop serving a group; return whether nothing of it can be under way any more."""
         served = self._roster.served.get(group)
         if served is None:
@@ -285,7 +287,7 @@ class KeyServer:
         if gracefully and self.publisher is not None:
             drained &= await self.publisher.drained(group, DRAIN_TIME)
         message = f"group {group} is led by another server now: try again"
-        served.live.changes.refuse(LeaseLostError(message))
+        served.live.changes.refuse(why or LeaseLostError(message))
         self._forget(group)
         await self.desk.call(served.wipe)  # after what the store's thread may still be doing with the keys
         await self._settle([group])
@@ -413,12 +415,12 @@ class KeyServer:
             self._tasks.spawn("requests", self.requests.intake.run())
             self._tasks.spawn("sightings", self.requests.sightings.run())
 
-    async def _check_retained(self, groups: Collection[LiveGroup]) -> None:
-        """Publish again what the broker has lost; raises `StoreError` if it knows more than the store."""
+    async def _check_retained(self, groups: Collection[LiveGroup], *, served: bool = False) -> None:
+        """Publish again what the broker has lost; raises `UnfitError` if it knows more than the store."""
         groups = [group for group in groups if not group.record.destroyed]
         if self.publisher is None or not groups:
             return
-        marks = await self._restored.marks([group.name for group in groups])
+        marks = {} if served else await self._restored.marks([group.name for group in groups])
         if not self.connected:
             await self._restored.judge(marks, None)
             return
@@ -435,6 +437,20 @@ class KeyServer:
             return
         for group in groups:
             self._routes.note(group.name, [group.topics.beacon])
+
+    def _unfit(self, live: LiveGroup, error: UnfitError) -> None:
+        """Change, publish and answer nothing more in a group from now on, and have it withdrawn."""
+        tenure = self._roster.tenures.get(live.name)
+        if tenure is None or tenure.doubtful or self.groups.get(live.name) is not live:
+            return
+        tenure.doubtful = True
+        if live.name in self._roster.served:  # otherwise whoever begins with it finds out
+            self._tasks.spawn(f"withdrawal {live.name}", self._withdraw(live.name, error))
+
+    async def _withdraw(self, group: str, error: UnfitError) -> None:
+        await self.leadership.withdraw(group, error)
+        self.feed.emit(Kind.UNSERVED, group, reason=str(error))
+        self._tasks.forget(f"withdrawal {group}")
 
     async def _settle(self, groups: Iterable[str] | None) -> None:
         """Subscribe what has changed; once started, what the broker does not grant now is asked for again later."""
@@ -453,4 +469,16 @@ class KeyServer:
             if self.publisher is not None:
                 self.publisher.wake()
             await self._settle(None)
-            await self._check_retained(list(self.groups.values()))
+            for live in list(self.groups.values()):
+                try:
+                    await self._check_retained([live], served=True)
+                except UnfitError as error:
+                    self._unfit(live, error)
+
+
+def _check_fit(tenures: Mapping[str, Tenure]) -> None:
+    """Raise `UnfitError` if one of the groups has turned out unfit while it was looked at."""
+    for name, tenure in tenures.items():
+        if tenure.doubtful:
+            message = f"group {name}: another server has gone on with it just now"
+            raise UnfitError(message)

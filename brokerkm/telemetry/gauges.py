@@ -54,6 +54,7 @@ class Gauges:
         own = [group for group in groups if metrics.label(group.name) != OTHER]  # a sum of epochs says nothing
         metrics.set_by_group(metrics.epoch, {(group.name,): group.group.epoch for group in own})
         metrics.set_by_group(metrics.leading, {(group.name,): 1 for group in groups})
+        metrics.set_by_group(metrics.unserved, {(name,): 1 for name in server.leadership.unled})
 
     async def _look(self) -> None:
         metrics, server = self._metrics, self._server

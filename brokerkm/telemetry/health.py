@@ -55,11 +55,13 @@ def ready(server: KeyServer) -> tuple[bool, dict[str, object]]:
     """Return whether the server can do its work, and why not."""
     checks = _checks(server)
     holds = all(check.holds for check in checks)
-    unserved = dict(server.leadership.unled)  # the rest of the fleet needs this server: it is no reason to pass it by
-    return holds, ({"unserved": unserved} if unserved else {}) | {
+    report: dict[str, object] = {
         "status": "ready" if holds else "not ready",
         "checks": [{"name": one.name, "ok": one.holds, "detail": one.detail} for one in checks],
     }
+    if server.leadership.unled:  # the other groups need this server: it is no reason to pass it by
+        report["unserved"] = dict(server.leadership.unled)
+    return holds, report
 
 
 def _checks(server: KeyServer) -> list[Check]:

@@ -68,6 +68,9 @@ class Metrics:
         self.leading = Gauge(
             "brokerkm_group_leading", "1 if this server leads the group.", ["group"], registry=registry
         )
+        self.unserved = Gauge(
+            "brokerkm_group_unserved", "1 if this server cannot lead the group.", ["group"], registry=registry
+        )
         self.connected = Gauge("brokerkm_broker_connected", "1 if the broker is reached.", registry=registry)
         self.store_failing = Gauge(
             "brokerkm_store_failing", "1 if the last call on the store failed.", registry=registry

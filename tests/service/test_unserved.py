@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+from service.fleet import PATIENCE, eventually
 
 from brokerkm.core.events import Joined
 from brokerkm.core.group import Group
@@ -99,6 +101,32 @@ async def test_a_group_that_is_damaged(path: Path) -> None:
     async with served(path) as server:
         assert ["hall"] == list((await server.admin.status()).unserved)
         assert {"plant", "yard"} == set(server.groups)
+
+
+async def test_a_group_with_which_another_server_goes_on(path: Path, broker: Transport, device: OpenDevice) -> None:
+    """A later Beacon of it, while the server runs, ends that group's service alone; then that of the last one."""
+    async with served(path) as server:
+        happened: list[str] = []
+        server.feed.listen(lambda one: happened.append(f"{one.kind} {one.group}"))
+        await put_ahead_of(server, broker, "plant")
+        await eventually(lambda: "unserved plant" in happened)
+        assert {"hall", "yard"} == set(server.groups)
+        with pytest.raises(StoreError, match="group plant is not served"):
+            await server.admin.rotate("plant")
+        assert (await server.admin.rotate("hall")).published
+        for name in ("hall", "yard"):
+            await put_ahead_of(server, broker, name)
+        with pytest.raises(StoreError, match="brokerkm group recover"):
+            async with asyncio.timeout(PATIENCE):
+                await server.wait()
+
+
+async def put_ahead_of(server: KeyServer, broker: Transport, name: str) -> None:
+    """Have a later Beacon published, as by a server with a copy of the store."""
+    record = server.store.group(name)
+    assert record is not None
+    group = Group(name, record.signing_seed, epoch=record.epoch + 5, time=record.time)
+    await broker.publish(Outgoing(Topics(name).beacon, group.beacon(1e9), retain=True))
 
 
 async def test_a_server_without_any_group_to_serve_does_not_start(path: Path, broker: Transport) -> None:
