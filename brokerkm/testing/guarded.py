@@ -215,7 +215,8 @@ class Yard:
         self._running = self._server = None
 
     async def seat(self, name: str) -> None:
-        """Give a device a place, as an operator does."""
+        """Give a device a place, as an operator does who lists its key."""
+        await self.server.admin.add_member(GROUP, name, self.devices[name].identity)
         kem_public = Suite.X25519.public_key(_KEM_SEED)
         who = Enrollment(name, self.devices[name].identity, kem_public, os.urandom(16))
         join = PendingJoin(who, int(time.time() * 1000), None, "operator", credential="the kit")
