@@ -25,8 +25,9 @@ HEADER: Final = _LINE.format("case", "figure", "value", "floor", "ratio", "limit
 @click.command(epilog="Example: brokerkm bench server --case open --members 100000")
 @click.option("--case", "cases", type=click.Choice(CASES), multiple=True, help="Only this case; may be repeated.")
 @click.option("--members", type=click.IntRange(16, 1 << 24), help="Members, instead of each case's own number.")
+@click.option("--broker", help="URL of a broker of its own for the storm.  [default: one in this process]")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
-def server(cases: tuple[str, ...], members: int | None, *, as_json: bool) -> None:
+def server(cases: tuple[str, ...], members: int | None, broker: str | None, *, as_json: bool) -> None:
     """Measure the key server: storage, requests, several servers.
 
     \b
@@ -42,7 +43,7 @@ def server(cases: tuple[str, ...], members: int | None, *, as_json: bool) -> Non
     figures: list[Figure] = []
     if not as_json:
         click.echo(HEADER)
-    for figure in _figures(cases or CASES, members):
+    for figure in _figures(cases or CASES, members, broker):
         figures.append(figure)
         if not as_json:
             click.echo(line(figure))
@@ -63,7 +64,7 @@ def line(figure: Figure) -> str:
     return f"{text}\n{'':9}floor: {figure.floor_what}" if figure.floor_what else text
 
 
-def _figures(cases: tuple[str, ...], members: int | None) -> Iterator[Figure]:
+def _figures(cases: tuple[str, ...], members: int | None, broker: str | None) -> Iterator[Figure]:
     """Measure, yielding each figure as it is there; `open` and `evict` share one store."""
     sizes = {case: members or size for case, size in _MEMBERS.items()}
     if "open" in cases or "evict" in cases:
@@ -71,7 +72,7 @@ def _figures(cases: tuple[str, ...], members: int | None) -> Iterator[Figure]:
     if "import" in cases:
         yield from _load("server_import:import_devices")(sizes["import"])
     if "storm" in cases:
-        yield from _load("server_requests:sync_storm")(sizes["storm"])
+        yield from _load("server_requests:sync_storm")(sizes["storm"], *([broker] if broker else []))
     if "flood" in cases:
         yield from _load("server_flood:refusal_cost")()
     if "takeover" in cases:

@@ -39,21 +39,24 @@ _RETRY: Final = (2.0, 6.0)  # seconds until a member that has no answer asks aga
 _PATIENCE: Final = 600.0  # seconds for a whole storm
 
 
-def sync_storm(members: int) -> list[Figure]:
+def sync_storm(members: int, broker: str = _BROKER) -> list[Figure]:
     """Return how long it takes to serve `members` that all ask at once, and what memory that takes.
+
+    Args:
+        broker: URL of one that nobody else uses meanwhile; by default one in this process.
 
     Raises:
         TimeoutError: not all were served within minutes.
     """
     with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(_storm(plant(Path(directory), members), members))
+        return asyncio.run(_storm(plant(Path(directory), members), members, broker))
 
 
 @contextlib.asynccontextmanager
-async def served(path: Path) -> AsyncGenerator[tuple[LiveGroup, Requests]]:
-    """Serve the only group of a store at a broker in this process."""
+async def served(path: Path, broker: str = _BROKER) -> AsyncGenerator[tuple[LiveGroup, Requests]]:
+    """Serve the only group of a store at a broker, by default one in this process."""
     with contextlib.closing(SqliteStore(path)) as store:
-        transport = create(_BROKER, Options(role=Role.SERVER))
+        transport = create(broker, Options(role=Role.SERVER))
         async with KeyServer(store, transport, retained_wait=0.1) as server:
             (group,) = server.groups.values()
             assert server.requests is not None  # noqa: S101 - it has a transport
@@ -76,7 +79,9 @@ class _Fleet:
     async def listen(self) -> None:
         """Note who is served."""
         async for item in self._transport.incoming():
-            if isinstance(item, Delivery) and message_type(item.payload) == Kind.WELCOME:
+            if not isinstance(item, Delivery) or item.retained or not item.payload:
+                continue  # what an earlier storm has left
+            if message_type(item.payload) == Kind.WELCOME:
                 self.waiting.discard(int(item.topic.rsplit("-", 1)[1]))
                 if not self.waiting:
                     self.served.set()
@@ -101,9 +106,9 @@ class _Fleet:
         await self._transport.request(f"{self._root}/r/{name}", payload)
 
 
-async def _storm(path: Path, members: int) -> list[Figure]:
-    async with served(path) as (group, _):
-        transport = create(_BROKER, Options(timeout=_PATIENCE))
+async def _storm(path: Path, members: int, broker: str) -> list[Figure]:
+    async with served(path, broker) as (group, _):
+        transport = create(broker, Options(timeout=_PATIENCE))
         await transport.open()
         fleet = _Fleet(group.group, group.topics.root, members, transport)
         await transport.subscribe([f"{group.topics.root}/m/+"])

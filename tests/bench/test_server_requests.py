@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from brokerkm.bench.server_flood import refusal_cost
 from brokerkm.bench.server_requests import sync_storm
 
@@ -24,9 +26,11 @@ def test_a_forged_request_costs_little() -> None:
     raise AssertionError(ratios)
 
 
-def test_a_storm_is_served() -> None:
-    """All members that ask at once are served, within bounded memory."""
+@pytest.mark.parametrize("broker", ["memory", "mosquitto"])
+def test_a_storm_is_served(broker: str, request: pytest.FixtureRequest) -> None:
+    """All members that ask at once are served, within bounded memory; at a real broker as well."""
     members = int(os.environ.get("BROKERKM_STORM", "2000"))
-    taken, asked, memory = sync_storm(members)
+    at = ["memory://storm"] if broker == "memory" else [request.getfixturevalue("mosquitto").url]
+    taken, asked, memory = sync_storm(members, *at)
     assert memory.holds, memory
     assert (True, True) == (taken.value > 0, asked.value >= 1)
