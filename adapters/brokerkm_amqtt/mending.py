@@ -2,15 +2,17 @@
 
 It goes through its table of subscriptions while other clients change it, which kills the connection that it was about
 to serve. It greets every new client with the retained messages that others have subscribed. And it lets an exception
-escape when it turns away a client that has hung up.
+escape when it turns away a client that has hung up. And it waits for ever for a reader that has not heard that it is to
+stop: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes together with what it waits for.
 """
 
 # pyright: reportMissingTypeStubs=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from _collections_abc import dict_items
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from amqtt.broker import Broker
+    from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
     from amqtt.session import Session
 
 _log = logging.getLogger(__name__)
+
+_AGAIN: Final = 0.2  # seconds after which a reader is told once more that it is to stop
 
 
 class _Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -51,5 +56,15 @@ def mend(broker: Broker) -> None:
             _log.debug("the broker drops a client: %s", error)
             writer.close()
 
+    stop = broker._stop_handler  # noqa: SLF001
+
+    async def stop_in_the_end(handler: BrokerProtocolHandler) -> None:
+        stopping = asyncio.ensure_future(stop(handler))
+        while not (await asyncio.wait([stopping], timeout=_AGAIN))[0]:
+            if handler._reader_task is not None:  # noqa: SLF001
+                handler._reader_task.cancel()  # noqa: SLF001
+        stopping.result()
+
+    broker._stop_handler = stop_in_the_end  # type: ignore[method-assign]  # noqa: SLF001
     broker._publish_retained_messages_for_subscription = send_subscribed  # type: ignore[method-assign]  # noqa: SLF001
     broker.stream_connected = connected_or_gone  # type: ignore[method-assign]
