@@ -1,6 +1,6 @@
 """Group key management for message brokers: payloads that only the current members of a fleet can read.
 
-    async with brokerkm.connect("mqtt://localhost", "fleet.join", member="sensor-7") as fleet:
+    async with brokerkm.connect(None, "fleet.join", member="sensor-7") as fleet:
         await fleet.publish("plant/temperature", b"21.4")
         async for message in fleet.messages("plant/#"):
             print(message.topic, message.sender, message.payload)

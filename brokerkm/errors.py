@@ -94,6 +94,10 @@ class TransportError(BrokerkmError):
     """The broker could not be reached or did not accept what it was given."""
 
 
+class LoginRefusedError(TransportError):
+    """The broker does not let this client in, by the name and the password that it has."""
+
+
 class StoreError(BrokerkmError):
     """The store could not be opened, read or written; what it held before is intact."""
 

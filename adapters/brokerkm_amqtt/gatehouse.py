@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakSet
 
 from brokerkm.errors import BrokerkmError
@@ -172,6 +172,8 @@ class Gatehouse:
 
 class HouseGuard:
     """`brokerkm.guard.seam.BrokerGuard` of a gatehouse: it is about those who are there, all others are asked anew."""
+
+    by_identity: ClassVar = True
 
     def __init__(self, fleet: Fleet, options: Mapping[str, str], house: Gatehouse | None = None) -> None:
         self._house: Final = house or Gatehouse()

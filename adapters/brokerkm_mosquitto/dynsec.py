@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar, cast
 
+from brokerkm.core.login import Principal
 from brokerkm.errors import TransportError, UsageError
-from brokerkm.guard.login import Principal
 from brokerkm.guard.passwords import Passwords
 from brokerkm.guard.rules import Rank
 from brokerkm.guard.seam import Difference
@@ -59,6 +59,8 @@ class _Rights(NamedTuple):
 
 class MosquittoDynsecGuard:
     """`brokerkm.guard.seam.BrokerGuard`; see there for the options."""
+
+    by_identity: ClassVar = False
 
     def __init__(self, fleet: Fleet, options: Mapping[str, str]) -> None:
         self._fleet: Final = fleet

@@ -7,7 +7,7 @@ a million members are never all in memory here.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from brokerkm.errors import TransportError
 from brokerkm.guard.seam import Difference
@@ -28,6 +28,8 @@ _MOST: Final = 0xFFFF  # members in one message
 
 class MosquittoPluginGuard:
     """`brokerkm.guard.seam.BrokerGuard`; see there for the options."""
+
+    by_identity: ClassVar = True
 
     def __init__(self, fleet: Fleet, options: Mapping[str, str]) -> None:
         self._fleet: Final = fleet

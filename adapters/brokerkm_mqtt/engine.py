@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from brokerkm.errors import TransportError
+from brokerkm.errors import LoginRefusedError, TransportError
 
 if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
@@ -27,10 +27,6 @@ _MAX_PACKET: Final = 268_435_455 + 5  # bytes; MQTT 5, section 2.1.4
 
 class VersionRefusedError(TransportError):
     """The broker does not know this version of MQTT."""
-
-
-class TurnedAwayError(TransportError):
-    """The broker knows neither this client nor this name of a client."""
 
 
 class Engine(Client):
@@ -105,5 +101,5 @@ def refusal(code: ReasonCode, options: Options) -> TransportError:
     if name in ("Bad user name or password", "Not authorized"):
         message += "; check the user name, the password and the broker's list of users"
     if name in _NOT_THIS_ONE:
-        return TurnedAwayError(message)
+        return LoginRefusedError(message)
     return TransportError(message)

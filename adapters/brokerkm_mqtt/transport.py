@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from brokerkm.errors import TransportError, UsageError
+from brokerkm.errors import LoginRefusedError, TransportError, UsageError
 from brokerkm.topics import check_filter, check_topic
 from brokerkm.transport import Connected, Delivery, Disconnected, Incoming, Options, Outgoing
 from brokerkm_mqtt.address import parse
 from brokerkm_mqtt.backoff import Backoff
-from brokerkm_mqtt.engine import TurnedAwayError, VersionRefusedError
+from brokerkm_mqtt.engine import VersionRefusedError
 from brokerkm_mqtt.inbox import Inbox
 from brokerkm_mqtt.link import HungUpError, Link, LinkLostError, dial
 from brokerkm_mqtt.parcel import Parcel
@@ -175,7 +175,7 @@ class MqttTransport:
             async with asyncio.timeout(self._options.timeout):
                 link = await self._dial(options, clean=True)
                 await link.close(_PATIENCE)
-        except TurnedAwayError as error:
+        except LoginRefusedError as error:
             _log.warning("client %s cannot be displaced: %s", client_id, error)
             return False
         except TimeoutError:

@@ -68,7 +68,7 @@ def passwords(*, members: tuple[str, ...], group: str | None, config: Path | Non
     They are derived from the key server's password at the broker, and change with it.
     """
     from brokerkm.config import load as read  # noqa: PLC0415 - not for --help
-    from brokerkm.guard.login import Principal  # noqa: PLC0415
+    from brokerkm.core.login import Principal  # noqa: PLC0415
     from brokerkm.guard.passwords import Passwords  # noqa: PLC0415
 
     configuration = read(config, os.environ)

@@ -13,17 +13,20 @@ from brokerkm.cli.reloading import Reloading, api_rates, request_limits, tls_lis
 from brokerkm.config import address
 from brokerkm.config.stores import open_store
 from brokerkm.errors import UsageError
+from brokerkm.sdk.dial import asking_for_identity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from brokerkm.config import Configuration
+    from brokerkm.guard.fleet import Fleet
+    from brokerkm.guard.seam import BrokerGuard
     from brokerkm.service import KeyServer
     from brokerkm.service.leased import LeasedLeadership
     from brokerkm.store.sql import SqlStore
     from brokerkm.telemetry.logs import Logs
-    from brokerkm.transport import Options, Transport
+    from brokerkm.transport import Options
 
 
 class Hosted(NamedTuple):
@@ -55,29 +58,33 @@ async def hosted(
     from brokerkm.automation import Automation  # noqa: PLC0415
     from brokerkm.config.terms import terms  # noqa: PLC0415
     from brokerkm.service import KeyServer  # noqa: PLC0415
+    from brokerkm.service.guarded import guarding  # noqa: PLC0415
     from brokerkm.service.local import CONTROL_SOCKET  # noqa: PLC0415
+    from brokerkm.transport import create  # noqa: PLC0415
 
-    if options.password is not None:
-        logs.redaction.hide([options.password])
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(occupied(state))
         store = stack.enter_context(contextlib.closing(open_store(configuration, state)))
         leadership = _leadership(configuration, store)
         if leadership is not None:  # by this name the next leader of its groups ends its connection
             options = dataclasses.replace(options, client_id=leadership.me.id)
-        transport, url = await _broker(configuration, options, stack)
+        site = await _site(configuration, options, stack)
+        if site.options.password is not None:
+            logs.redaction.hide([site.options.password])
+        transport = create(site.url, site.options)
         server = KeyServer(
             store,
             transport,
             interval=configuration.defaults.interval,
             max_pending=configuration.defaults.max_pending,
             terms=terms(configuration.defaults),
-            broker=configuration.broker.device_url or url,
+            broker=site.device_url,
             leadership=leadership,
         )
         if server.requests is not None:
             server.requests.limit(request_limits(configuration.limits))
-        await _guard(configuration, options, url, server, stack)
+        if site.guard is not None:
+            await stack.enter_async_context(guarding(server, site.guard))
         metrics = await _telemetry(configuration, server, stack)
         await stack.enter_async_context(server)
         automation = await stack.enter_async_context(Automation(server))
@@ -86,7 +93,7 @@ async def hosted(
         await stack.enter_async_context(api)
         reloading = Reloading(configuration, load, server=server, transport=transport, api=api, logs=logs)
         where = "" if tls is None else f"https://{address.parse(configuration.api.listen)._replace(port=api.port)}"
-        yield Hosted(server, url, metrics, where, reloading)
+        yield Hosted(server, _without_login(site.url), metrics, where, reloading)
 
 
 def _leadership(configuration: Configuration, store: SqlStore) -> LeasedLeadership | None:
@@ -101,32 +108,48 @@ def _leadership(configuration: Configuration, store: SqlStore) -> LeasedLeadersh
     return LeasedLeadership(store, configuration.cluster.lease, describe_server(configuration.cluster.advertise))
 
 
-async def _broker(
-    configuration: Configuration, options: Options, stack: contextlib.AsyncExitStack
-) -> tuple[Transport, str]:
-    """Return the transport, not yet open, and the URL to show and to hand to devices."""
-    from brokerkm import transport  # noqa: PLC0415 - not for --help
-    from brokerkm.cli.embedded import EmbeddedBroker  # noqa: PLC0415
+class _Site(NamedTuple):
+    """The broker to serve at.
 
-    url = configuration.broker.url
-    if not url:
-        url = (await stack.enter_async_context(EmbeddedBroker(configuration.broker.port))).url
-    return transport.create(url, options), _without_login(url)
+    Args:
+        options: how the key server connects.
+        device_url: what devices are told, without the key server's login.
+        guard: makes its guard, not yet open, if it has one.
+    """
+
+    url: str
+    options: Options
+    device_url: str
+    guard: Callable[[Fleet], BrokerGuard] | None
 
 
-async def _guard(
-    configuration: Configuration, options: Options, url: str, server: KeyServer, stack: contextlib.AsyncExitStack
-) -> None:
-    """Begin to keep the broker's guard in step, if there is one."""
-    chosen = configuration.guard
+async def _site(configuration: Configuration, options: Options, stack: contextlib.AsyncExitStack) -> _Site:
+    """Return the broker that is named, or else the one that runs in this process from now on."""
+    if configuration.broker.url:
+        return _named(configuration, options)
+    if configuration.guard.kind:
+        message = f"[guard] kind {configuration.guard.kind!r} is for a broker of yours: name it by [broker] url"
+        raise UsageError(message)
+    from brokerkm.embedded import embedded_broker  # noqa: PLC0415 - not for --help
+
+    broker = await stack.enter_async_context(embedded_broker(configuration.broker.port))
+    username, password = broker.login
+    options = dataclasses.replace(options, username=username, password=password)
+    device_url = asking_for_identity(configuration.broker.device_url or broker.url)
+    applicants = {"applicants": _flag(configuration.guard.applicants)}
+    return _Site(broker.url, options, device_url, lambda fleet: broker.guard(fleet, applicants))
+
+
+def _named(configuration: Configuration, options: Options) -> _Site:
+    url, chosen = configuration.broker.url, configuration.guard
+    device_url = configuration.broker.device_url or _without_login(url)
     if not chosen.kind:
-        return
+        return _Site(url, options, device_url, None)
     from brokerkm.guard import seam  # noqa: PLC0415 - for who has a guard
-    from brokerkm.service.guarded import guarding  # noqa: PLC0415
 
     password = options.password if chosen.password is None else chosen.password.read()
     given = {
-        "applicants": "true" if chosen.applicants else "false",
+        "applicants": _flag(chosen.applicants),
         "url": chosen.url or url,
         "username": chosen.username or options.username,
         "password": password,
@@ -137,7 +160,14 @@ async def _guard(
         "server": options.username,
     }
     known = {name: value for name, value in given.items() if value}
-    await stack.enter_async_context(guarding(server, lambda fleet: seam.create(chosen.kind, fleet, known)))
+    guard = seam.find(chosen.kind)
+    if guard.by_identity:
+        device_url = asking_for_identity(device_url)
+    return _Site(url, options, device_url, lambda fleet: guard(fleet, known))
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - it is what the function is about
+    return "true" if value else "false"
 
 
 async def _telemetry(configuration: Configuration, server: KeyServer, stack: contextlib.AsyncExitStack) -> str:

@@ -15,6 +15,7 @@ from brokerkm.core.catchup import CatchUp
 from brokerkm.core.crypto import KEY_SIZE, Random, load_signing_key
 from brokerkm.core.data import SALT_SIZE
 from brokerkm.core.events import Event, Unreadable
+from brokerkm.core.login import Principal, password
 from brokerkm.core.memory import Memory, Profile
 from brokerkm.core.names import Topics, check_identifier
 from brokerkm.core.opener import Window
@@ -108,6 +109,12 @@ class Member:
     def identity(self) -> bytes:
         """The device's Ed25519 public key, 32 bytes: what a server lists."""
         return self._identity.public_key().public_bytes_raw()
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """The device's user name and password at a broker that lets members in by their identity keys."""
+        principal = Principal(self.profile.group, self.profile.member)
+        return principal.username, password(principal, self.identity, self._identity.sign)
 
     @property
     def version(self) -> int:

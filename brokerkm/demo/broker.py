@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from brokerkm.cli.embedded import EmbeddedBroker
 from brokerkm.demo.process import say
+from brokerkm.embedded import embedded_broker
 from brokerkm.errors import BrokerkmError
 
 
@@ -14,7 +14,7 @@ async def main() -> None:
     """Serve on a free port of loopback."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with EmbeddedBroker(0) as broker:
+    async with embedded_broker(0, guarded=False) as broker:
         say("serving", url=broker.url)
         await stop.wait()
 

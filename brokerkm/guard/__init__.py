@@ -4,7 +4,6 @@ Encryption keeps outsiders from reading. A guard also keeps members to their own
 from writing rekeys, and an evicted device from staying connected (RFC 9594 leaves this to the broker's access control).
 
 * `rules`: what one member may do, by where it sits: plain functions.
-* `login`: how a device proves to a broker who it is.
-* `authority`: who somebody is, by what the store knows.
+* `authority`: who somebody is, by its login (`brokerkm.core.login`) and by what the store knows.
 * `seam`: the `BrokerGuard` Protocol that an adapter for a broker implements, found by entry point.
 """

@@ -9,8 +9,8 @@ import dataclasses
 import hmac
 from typing import TYPE_CHECKING
 
+from brokerkm.core.login import MAX_USERNAME, PASSWORD_SIZE, Principal, identity_of
 from brokerkm.errors import UsageError
-from brokerkm.guard.login import MAX_USERNAME, PASSWORD_SIZE, Principal, identity_of
 from brokerkm.store.records import Status
 
 if TYPE_CHECKING:

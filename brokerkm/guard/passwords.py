@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from brokerkm.errors import UsageError
 
 if TYPE_CHECKING:
-    from brokerkm.guard.login import Principal
+    from brokerkm.core.login import Principal
 
 MIN_SIZE: Final = 20  # characters of the key server's password
 _LABEL: Final = b"brokerkm v1 broker password"

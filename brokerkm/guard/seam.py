@@ -1,8 +1,8 @@
 """The `BrokerGuard` Protocol, and where adapters that implement it are found.
 
-A guard makes one broker keep members to their own topics. It is told what changes as it changes (`admit`, `evict`),
-after it was stored and before it is published, and it can bring a broker in order that was away, restored or made anew
-(`diff`, `sync`). All calls are idempotent. A guard holds nothing of its own that the store does not say.
+A guard makes one broker keep members to their own topics. It is told what changes as it changes: what a member gains,
+after it is stored and before it is published (`admit`); what it loses, once it had the chance to hear why (`evict`). And
+it can bring a broker in order that was away, restored or made anew (`diff`, `sync`). All calls are idempotent. A guard holds nothing of its own that the store does not say.
 
 An adapter is a class named by an entry point of the group ``brokerkm.guards``; only the one that the
 configuration names is imported.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
 from brokerkm.errors import TransportError, UsageError
 
@@ -48,7 +48,12 @@ class BrokerGuard(Protocol):
             ``[guard]``, or where that says nothing of ``[broker]``; ``ca_file``, ``cert_file``, ``key_file``,
             ``timeout`` of ``[broker]``; ``server``, the name under which the key server logs in at the broker.
             What was not given is absent.
+
+    Attributes:
+        by_identity: whether devices log in at the broker with their identity keys (`brokerkm.core.login`).
     """
+
+    by_identity: ClassVar[bool]
 
     def __init__(self, fleet: Fleet, options: Mapping[str, str]) -> None:
         """Remember what to guard; raises `UsageError` for an option that this guard does not have."""
@@ -82,11 +87,11 @@ def names() -> list[str]:
     return sorted(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))
 
 
-def create(name: str, fleet: Fleet, options: Mapping[str, str]) -> BrokerGuard:
-    """Return a guard, not yet open.
+def find(name: str) -> type[BrokerGuard]:
+    """Return what makes guards of a kind.
 
     Raises:
-        UsageError: there is none of that name, or it refuses an option.
+        UsageError: there is none of that name.
         TransportError: it is installed but cannot be imported.
     """
     found = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
@@ -98,8 +103,7 @@ def create(name: str, fleet: Fleet, options: Mapping[str, str]) -> BrokerGuard:
         message = f"guard {name!r} is claimed by more than one package: uninstall one"
         raise UsageError(message)
     try:
-        adapter = cast("type[BrokerGuard]", point.load())
+        return cast("type[BrokerGuard]", point.load())
     except ImportError as error:
         message = f"guard {name!r} ({point.value}) cannot be imported: {error}"
         raise TransportError(message) from error
-    return adapter(fleet, options)

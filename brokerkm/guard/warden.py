@@ -28,6 +28,7 @@ MAX_NOTED: Final = 100_000  # members that wait one by one; with more, comparing
 FIRST_PAUSE: Final = 0.2  # seconds
 LONGEST_PAUSE: Final = 30.0  # seconds
 COMPARE_EVERY: Final = 300.0  # seconds; somebody else may have changed the broker, or another server told it of old
+_LOOK: Final = 0.02  # seconds
 HOLD: Final = 0.25  # seconds that what is published waits for the guard
 
 
@@ -43,6 +44,7 @@ class Warden:
         self.guard: Final = guard
         self._fleet: Final = fleet
         self._noted: dict[tuple[str, str], None] = {}  # in the order in which they changed
+        self._leaving: set[tuple[str, str]] = set()
         self._gone: set[str] = set()
         self._everything = True
         self._wake: Final = asyncio.Event()
@@ -57,14 +59,19 @@ class Warden:
         return len(self._noted)
 
     def note(self, group: str, member: str) -> None:
-        """Tell the guard how a member stands now; an eviction goes first where the broker is slow."""
+        """Tell the guard how a member stands now."""
         self._calm.clear()
+        self._leaving.discard((group, member))
         if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
             self._everything = True
         if not self._everything:
             self._noted[group, member] = None
         self._wake.set()
+
+    def note_leaving(self, group: str, member: str) -> None:
+        """Remember that `note` will follow in a moment for a member that is out: until then it can hear of it."""
+        self._leaving.add((group, member))
 
     def note_gone(self, group: str) -> None:
         """Tell the guard that a group is no more."""
@@ -82,13 +89,20 @@ class Warden:
     async def hold(self) -> None:
         """Wait until the guard knows all that has been noted, for a moment: a slow broker delays one time, not each."""
         if self.failure is None and not self._late:
-            self._late = not await self.settled(HOLD)
+            self._late = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD):
+                    await self._calm.wait()
+                    self._late = False
 
     async def settled(self, patience: float) -> bool:
-        """Return whether the guard knows all that has been noted, within `patience` seconds."""
+        """Return whether the guard knows within `patience` seconds of all that is noted, those that leave included."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._calm.wait()
+                while self._leaving:
+                    await asyncio.sleep(_LOOK)
+                    await self._calm.wait()
                 return True
         return False
 

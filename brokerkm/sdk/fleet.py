@@ -15,6 +15,7 @@ from brokerkm.core.state import State
 from brokerkm.errors import (
     BrokerkmError,
     EvictedError,
+    LoginRefusedError,
     NotJoinedError,
     SilentError,
     StaleError,
@@ -24,6 +25,7 @@ from brokerkm.errors import (
 )
 from brokerkm.sdk.certificate import CertificateFile
 from brokerkm.sdk.clock import Clock
+from brokerkm.sdk.dial import dial
 from brokerkm.sdk.events import Broadcast, Events, Saved, SaveFailed
 from brokerkm.sdk.home import Home, read_descriptor
 from brokerkm.sdk.keeper import Keeper
@@ -32,7 +34,7 @@ from brokerkm.sdk.session import Session
 from brokerkm.sdk.state import StateDesk
 from brokerkm.sdk.subscriptions import Messages
 from brokerkm.topics import check_filter, check_topic
-from brokerkm.transport import Options, Outgoing, create
+from brokerkm.transport import Options, Outgoing
 
 if TYPE_CHECKING:
     import os
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from brokerkm.core.request import Credential
     from brokerkm.descriptor import Descriptor
     from brokerkm.errors import Reason
-    from brokerkm.transport import Transport
+    from brokerkm.sdk.dial import Line
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def connect(
     """Return the fleet to enter by ``async with``.
 
     Args:
-        url: the broker's, or None for the one that the descriptor names.
+        url: the broker's, or None for the one that the descriptor names; with ``login=identity`` among its
+            parameters, the device logs in with its identity key.
         descriptor: the group's, as a file (``fleet.join``) or read already.
         member: this member's id, unique in the group.
         state_dir: where the keys are kept between two starts, a directory of this member's own; by default
@@ -93,11 +96,10 @@ def connect(
     credential: Credential | None = group.token.key if group.token else None
     if certificate is not None and key is not None:
         credential = CertificateFile.read(certificate, key)
-    transport = create(url or group.broker, options or Options())
     return Fleet(
         group,
         home,
-        transport,
+        dial(url or group.broker, options or Options()),
         credential=credential,
         timeout=timeout,
         rejoin=rejoin,
@@ -124,7 +126,7 @@ class Fleet:
         self,
         descriptor: Descriptor,
         home: Home,
-        transport: Transport,
+        line: Line,
         *,
         credential: Credential | None,
         timeout: float,
@@ -134,7 +136,7 @@ class Fleet:
     ) -> None:
         self._descriptor: Final = descriptor
         self._home: Final = home
-        self._transport: Final = transport
+        self._line: Final = line
         self._credential: Final = credential
         self._timeout: Final = timeout
         self._rejoin: Final = rejoin
@@ -184,14 +186,18 @@ class Fleet:
     async def _open(self, session: Session) -> None:
         if session.member.state is State.EVICTED and not self._rejoin:
             raise self._evicted()
-        await session.open()
+        try:
+            await session.open()
+        except LoginRefusedError as error:
+            message = f"{error}{self._line.advice(session.member)}"
+            raise LoginRefusedError(message) from error
         await self._become_current(session)
 
     def _make_session(self, member: Member, clock: Clock, *, is_new: bool) -> Session:
         keeper = Keeper(member, self._home.directory, self._desk, self._pace.save, self._troubled, is_new=is_new)
         return Session(
             keeper,
-            self._transport,
+            self._line.transport(member),
             clock,
             credential=self._credential,
             pace=self._pace,

@@ -54,6 +54,7 @@ class Admissions(Office):
         before, record = await self._call(self._answer, live.name, member, "approve", Status.LISTED)
         who = Enrollment(member, before.identity, before.kem_public, before.nonce)
         live.join(PendingJoin(who, before.last_time, None, self._actor, before.counter))
+        self._tell(live, member, record.status)
         return member_info(record)
 
     async def reject(self, group: str, member: str) -> MemberInfo:
@@ -61,6 +62,7 @@ class Admissions(Office):
         live = self._group(group)
         _, record = await self._call(self._answer, live.name, member, "reject", Status.EVICTED)
         self._server.feed.emit(Kind.JOIN_REFUSED, live.name, member, reason="rejected")
+        self._tell(live, member, record.status)
         return member_info(record)
 
     async def lift(self, group: str, member: str) -> MemberInfo:
@@ -82,6 +84,7 @@ class Admissions(Office):
         record = await self._call(self._changed, live.name, member, "release", _released)
         if self._server.requests is not None:
             self._server.requests.sightings.forget(live.name, member)
+        self._tell(live, member, record.status)
         return member_info(record)
 
     def _answer(

@@ -34,6 +34,7 @@ class Kind(enum.StrEnum):
     SEATED = "seated"  # epoch
     EVICTED = "evicted"  # epoch
     LEFT = "left"  # epoch
+    STANDING = "standing"  # status, which has changed without a commit
     SYNC = "sync"  # behind: epochs that the member had missed, where that is known
     REQUEST_REFUSED = "request-refused"  # reason
     ACK = "ack"  # epoch

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 GUARD: Final = "guard"  # kind of the documents about what brokers let members do
 DATA: Final = "data"  # name of the one that holds a group's data filters
+FAREWELL: Final = 0.5  # seconds that an evicted member stays connected at most, with a broker that takes no messages
+BREATH: Final = 0.05  # seconds from when a broker has acknowledged a Goodbye until it has surely handed it on
 _PORTION: Final = 1000  # members that are read at a time
 
 P = ParamSpec("P")
@@ -96,17 +98,59 @@ def write_filters(filters: DataFilters) -> bytes:
     return json.dumps({"publish": filters.publish, "subscribe": filters.subscribe}).encode()
 
 
+class Farewells:
+    """Who is out and has not been disconnected yet: the guard is told once the broker has the Goodbye.
+
+    A device that were disconnected first could not tell an eviction from a broker that is misconfigured.
+    """
+
+    def __init__(self, warden: Warden) -> None:
+        self._warden: Final = warden
+        self._sequences: Final[dict[str, int]] = {}
+        self._leaving: Final[dict[tuple[str, int], list[str]]] = {}  # members by group and sequence of the commit
+
+    def committed(self, group: str, sequence: int) -> None:
+        """Learn under which sequence the messages of a commit end, before who leaves by it."""
+        self._sequences[group] = sequence
+
+    def leaves(self, group: str, member: str) -> None:
+        """Let go of a member as soon as it has heard why, or cannot hear it soon."""
+        key = (group, self._sequences.get(group, 0))
+        if key not in self._leaving:
+            self._leaving[key] = []
+            asyncio.get_running_loop().call_later(FAREWELL, self._let_go, key)
+        self._leaving[key].append(member)
+        self._warden.note_leaving(group, member)
+
+    def published(self, group: str, sequence: int) -> None:
+        """Learn what the broker has taken."""
+        for key in [key for key in self._leaving if key[0] == group and key[1] <= sequence]:
+            asyncio.get_running_loop().call_later(BREATH, self._let_go, key)
+
+    def _let_go(self, key: tuple[str, int]) -> None:
+        for member in self._leaving.pop(key, ()):
+            self._warden.note(key[0], member)
+
+
 def inform(warden: Warden, feed: Feed) -> Callable[[], None]:
     """Note for the warden what happens; the returned function ends that."""
+    farewells = Farewells(warden)
 
     def hear(happening: Happening) -> None:
+        group, details = happening.group, happening.details
         match happening.kind:
-            case Kind.SEATED | Kind.EVICTED | Kind.LEFT:
-                warden.note(happening.group, happening.member)
+            case Kind.COMMIT:
+                farewells.committed(group, int(details["sequence"]))
+            case Kind.PUBLISHED:
+                farewells.published(group, int(details["sequence"]))
+            case Kind.EVICTED | Kind.LEFT:
+                farewells.leaves(group, happening.member)
+            case Kind.SEATED | Kind.STANDING:
+                warden.note(group, happening.member)
             case Kind.BROKER_BACK | Kind.LEAD:
                 warden.note_everything()
             case Kind.DESTROYED:
-                warden.note_gone(happening.group)
+                warden.note_gone(group)
             case _:
                 pass
 

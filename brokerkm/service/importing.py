@@ -65,6 +65,9 @@ class MemberImport(Office):
             self._thawed(group)
         read = await asyncio.to_thread(lambda: [_read(row, live.name, live.record.suite) for row in rows])
         decided = await self._call(self._decide, live.name, read)
+        for one in decided:
+            if isinstance(one, Imported) and one.result == "added":
+                self._tell(live, one.member, Status.LISTED)
         results = [_busy(live, one) if isinstance(one, Newcomer) else one for one in decided]
         newcomers = [one for one in results if isinstance(one, Newcomer)]
         reasons = await self._seat(live, newcomers) if newcomers else {}

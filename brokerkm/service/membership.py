@@ -124,6 +124,7 @@ class Membership(MemberImport):
     ) -> MemberInfo:
         record = listed(member, identity, known, self._now())
         await self._write(live.name, Change(members=[record], audit=[self._entry(action, member)]))
+        self._tell(live, member, record.status)
         return member_info(record)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from brokerkm.errors import StoreError, UnknownNameError, UsageError
 from brokerkm.service.api import Outcome
-from brokerkm.store.records import AuditEntry, Change
+from brokerkm.service.feed import Kind
+from brokerkm.store.records import AuditEntry, Change, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +50,10 @@ class Office:
 
     async def _write(self, group: str, change: Change) -> None:
         await self._server.desk.call(self._server.store.write, group, change)
+
+    def _tell(self, live: LiveGroup, member: str, status: Status) -> None:
+        """Say how a member stands after a change that was no commit."""
+        self._server.feed.emit(Kind.STANDING, live.name, member, status=status.name.lower())
 
     def _entry(self, action: str, subject: str, **details: str | int | bool) -> AuditEntry:
         return AuditEntry(self._now(), self._actor, action, subject, details)

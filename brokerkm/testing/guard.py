@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 import pytest_asyncio
 
+from brokerkm.core.login import Principal, password
 from brokerkm.errors import TransportError
-from brokerkm.guard.login import Principal, password
 from brokerkm.testing.guarded import GROUP, Device, GuardedSite, Yard, eventually, forbidden
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import Suite
+from brokerkm.core.login import Principal, password
 from brokerkm.core.names import Topics
 from brokerkm.errors import BrokerkmError, TransportError
-from brokerkm.guard.login import Principal, password
 from brokerkm.service.changes import PendingJoin
 from brokerkm.service.guarded import StoredFleet, guarding
 from brokerkm.service.server import KeyServer
@@ -52,7 +52,7 @@ class Device:
 
     @property
     def login(self) -> tuple[str, str]:
-        """User name and password by the identity key (`brokerkm.guard.login`)."""
+        """User name and password by the identity key (`brokerkm.core.login`)."""
         principal = Principal(GROUP, self.member)
         return principal.username, password(principal, self.identity, self.key.sign)
 

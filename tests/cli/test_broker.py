@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from brokerkm.cli.program import program
-from brokerkm.guard.login import Principal
+from brokerkm.core.login import Principal
 from brokerkm.guard.passwords import Passwords
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def test_nothing_runs_while_the_files_are_carried(machine: Machine, device: Mach
     carry("pump.request", device, machine)
     add = ("member", "add", "--offline", "pump.request", "-o", "pump.bundle")
     assert "no broker is known here" in machine.run(*add, status=2)
-    assert "Carry pump.bundle" in machine.run(*add, "--broker", f"mqtt://127.0.0.1:{port}")
+    assert "Carry pump.bundle" in machine.run(*add, "--broker", f"mqtt://127.0.0.1:{port}?login=identity")
     carry("pump.bundle", machine, device)
     assert "pump is a member of group fleet: epoch 1" in device.run("join", "pump.bundle")
     server.start()

@@ -10,6 +10,7 @@ from core.world import START, World, root_of
 from brokerkm.core.commit import Enrollment
 from brokerkm.core.crypto import Suite
 from brokerkm.core.events import Evicted, Joined, RequestRefused, Synced
+from brokerkm.core.login import Principal, identity_of
 from brokerkm.core.member import Member
 from brokerkm.core.memory import Profile
 from brokerkm.core.notice import GoodbyeReason, Refusal, RefusalReason
@@ -56,6 +57,15 @@ def test_identity_may_be_given() -> None:
     profile = Profile("fleet", "a", world.group.server_key)
     one, two = (Member.create(profile, world.random, b"i" * 32) for _ in range(2))
     assert one.identity == two.identity != Member.create(profile, world.random).identity
+
+
+def test_login_is_by_the_identity() -> None:
+    """What a member shows a broker names its key, and nobody else's."""
+    world = World()
+    member = world.create("a")
+    username, password = member.login
+    assert ("fleet:a", member.identity) == (username, identity_of(Principal("fleet", "a"), password))
+    assert member.login == Member.load(member.dump(), world.random, START).login
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 65])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from brokerkm.core import login
 from brokerkm.core.crypto import load_signing_key
+from brokerkm.core.login import Principal
 from brokerkm.errors import UsageError
-from brokerkm.guard import login
 from brokerkm.guard.authority import Authority, DeniedError
 from brokerkm.guard.fleet import GuardedGroup
-from brokerkm.guard.login import Principal
 from brokerkm.guard.rules import Rank
 from brokerkm.store.records import MemberRecord, Status
 

@@ -12,8 +12,8 @@ from brokers.mosquitto import KEYSERVER, GuardedMosquitto, built_plugin
 from brokers.mqtt import open_mosquitto
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from brokerkm.core.login import Principal, password
 from brokerkm.guard.fleet import GuardedGroup
-from brokerkm.guard.login import Principal, password
 from brokerkm.store.records import MemberRecord, Status
 from brokerkm_mosquitto.plugin import MosquittoPluginGuard
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from brokers.mosquitto import KEYSERVER, DynamicMosquitto, GuardedMosquitto, StaticMosquitto
 
+from brokerkm.core.login import Principal
 from brokerkm.core.names import Topics
 from brokerkm.errors import TransportError, UsageError
 from brokerkm.guard.fleet import GuardedGroup
-from brokerkm.guard.login import Principal
 from brokerkm.guard.passwords import Passwords
 from brokerkm.guard.rules import DataFilters, Grant, Rank
 from brokerkm.store.records import MemberRecord, Status

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from brokerkm.guard.login import Principal, password
+from brokerkm.core.login import Principal, password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

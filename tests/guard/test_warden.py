@@ -16,7 +16,7 @@ from brokerkm.guard.rules import DataFilters
 from brokerkm.guard.warden import Warden
 from brokerkm.service.desk import StoreDesk
 from brokerkm.service.feed import Feed, Kind
-from brokerkm.service.guarded import DATA, GUARD, StoredFleet, inform, read_filters, write_filters
+from brokerkm.service.guarded import BREATH, DATA, FAREWELL, GUARD, StoredFleet, inform, read_filters, write_filters
 from brokerkm.store.memory import MemoryStore
 from brokerkm.store.records import Change, Document, GroupRecord, MemberRecord, Status
 
@@ -124,11 +124,31 @@ async def test_it_tells_how_members_stand_now() -> None:
         put(store, "thief", Status.EVICTED)
         for member in ("pump", "thief", "ghost"):
             feed.emit(Kind.SEATED, "plant", member)
-        feed.emit(Kind.EVICTED, "plant", "pump")
+        feed.emit(Kind.SEATED, "plant", "pump")
         feed.emit(Kind.ROTATE, "plant")
         assert 3 == warden.pending
         assert await warden.settled(PATIENCE)
         assert ["admit plant pump applicant None", "evict plant thief", "evict plant ghost"] == ledger.heard[2:]
+
+
+async def test_who_leaves_hears_why_first() -> None:
+    """The guard is told of an eviction once the broker has its Goodbye; it is not, only that much later."""
+    ledger = Ledger()
+    async with running(ledger) as (warden, _, feed):
+        assert await warden.settled(PATIENCE)
+        loop = asyncio.get_running_loop()
+        for sequence, member in ((7, "thief"), (9, "other")):
+            feed.emit(Kind.COMMIT, "plant", sequence=sequence)
+            feed.emit(Kind.EVICTED, "plant", member)
+        began = loop.time()
+        assert not await warden.settled(4 * BREATH)
+        feed.emit(Kind.PUBLISHED, "plant", sequence=8)
+        await eventually(lambda: ledger.heard[2:])
+        assert ["evict plant thief"] == ledger.heard[2:]
+        assert loop.time() - began < FAREWELL
+        assert await warden.settled(PATIENCE)
+        assert ["evict plant thief", "evict plant other"] == ledger.heard[2:]
+        assert loop.time() - began >= FAREWELL
 
 
 async def test_a_broker_that_fails() -> None:

@@ -27,7 +27,8 @@ from brokerkm.core.notice import RefusalReason
 from brokerkm.core.policy import Policy
 from brokerkm.core.wire import message_type
 from brokerkm.errors import EvictedError, SilentError, StaleError, TransportError
-from brokerkm.transport import Connected
+from brokerkm.sdk.dial import Line
+from brokerkm.transport import Connected, create
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -270,7 +271,9 @@ async def test_messages_without_a_key_are_given_up(yard: Yard) -> None:
 async def test_a_broker_that_takes_nothing_is_tried_again(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests and subscriptions that fail are repeated until they succeed."""
     fleet = yard.connect(await yard.invite(), "pump")
-    transport, failures = fleet._transport, {"request": 2, "subscribe": 2}
+    failures = {"request": 2, "subscribe": 2}
+    transport = create(fleet._line.url, fleet._line.options)
+    monkeypatch.setattr(Line, "transport", lambda _line, _member: transport)
     for name in failures:
         monkeypatch.setattr(transport, name, failing(name, getattr(transport, name), failures))
     failures["subscribe"] = 0  # the first is for entering: it has to succeed

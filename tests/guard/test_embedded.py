@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from brokerkm.cli.embedded import EmbeddedBroker
+from brokerkm.embedded import embedded_broker
 from brokerkm.errors import UsageError
 from brokerkm.transport import Delivery, Options, Outgoing, create
 
@@ -95,9 +95,9 @@ async def test_client_that_hangs_up_disturbs_nobody(broker: subprocess.Popen[str
 
 def test_missing_amqtt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package, one is told which to install."""
-    monkeypatch.setitem(sys.modules, "amqtt.broker", None)
+    monkeypatch.setitem(sys.modules, "brokerkm_amqtt", None)  # what its import comes to without amqtt
     with pytest.raises(UsageError, match=r"pip install 'brokerkm\[server\]'"):
-        EmbeddedBroker(0)
+        embedded_broker(0)
 
 
 def test_demonstration_without_amqtt_says_why() -> None:
