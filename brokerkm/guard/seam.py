@@ -1,8 +1,9 @@
 """The `BrokerGuard` Protocol, and where adapters that implement it are found.
 
 A guard makes one broker keep members to their own topics. It is told what changes as it changes: what a member gains,
-after it is stored and before it is published (`admit`); what it loses, once it had the chance to hear why (`evict`). And
-it can bring a broker in order that was away, restored or made anew (`diff`, `sync`). All calls are idempotent. A guard holds nothing of its own that the store does not say.
+once that is stored and before it is published (`admit`); what it loses, once it had the chance to hear why (`evict`).
+It can also bring a broker in order that was away, restored or made anew (`diff`, `sync`). All calls are idempotent, and
+a guard holds nothing of its own that the store does not say.
 
 An adapter is a class named by an entry point of the group ``brokerkm.guards``; only the one that the
 configuration names is imported.
