@@ -101,6 +101,16 @@ class CreateGroup(Struct, forbid_unknown_fields=True, frozen=True):
     settings: SettingsBody = SettingsBody()
 
 
+_Filters: TypeAlias = Annotated[list[Annotated[str, Meta(min_length=1, max_length=1024)]], Meta(max_length=64)]
+
+
+class SetData(Struct, forbid_unknown_fields=True, frozen=True):
+    """Filters of the application's topics, `%m` for the member id and `%g` for the group; what is left out stays."""
+
+    publish: _Filters | UnsetType = UNSET
+    subscribe: _Filters | UnsetType = UNSET
+
+
 class Rotate(Struct, forbid_unknown_fields=True, frozen=True):
     """Which keys to renew: the root, or every one of the tree except the members' own."""
 

@@ -16,9 +16,12 @@ from brokerkm.service.api import (
     AuditInfo,
     AuditVerdict,
     CredentialInfo,
+    DataTopics,
     Event,
     Evicted,
     GroupInfo,
+    GuardDifference,
+    GuardInfo,
     Imported,
     IssuedCredential,
     MemberFilter,
@@ -220,6 +223,30 @@ class RemoteAdmin:
     async def set_admission(self, group: str, policy: Mapping[str, object]) -> dict[str, Any]:
         """Replace the group's admission policy."""
         return cast("dict[str, Any]", await self._exchange.ask("PUT", f"{_group(group)}/admission", dict(policy)))
+
+    async def show_guard(self) -> GuardInfo:
+        """Return how the broker's guard is."""
+        return GuardInfo(**await self._exchange.ask("GET", "/v1/guard"))
+
+    async def compare_guard(self) -> list[GuardDifference]:
+        """Return where the broker and the store differ."""
+        return [GuardDifference(**one) for one in await self._exchange.ask("GET", "/v1/guard/differences")]
+
+    async def sync_guard(self) -> GuardInfo:
+        """Make the broker as the store says."""
+        return GuardInfo(**await self._exchange.ask("POST", "/v1/guard/sync"))
+
+    async def show_data(self, group: str) -> DataTopics:
+        """Return which topics of the application members have."""
+        return DataTopics(**await self._exchange.ask("GET", f"{_group(group)}/data"))
+
+    async def set_data(
+        self, group: str, *, publish: Sequence[str] | None = None, subscribe: Sequence[str] | None = None
+    ) -> DataTopics:
+        """Say which topics of the application members have."""
+        filters = {"publish": publish, "subscribe": subscribe}
+        body = {name: list(value) for name, value in filters.items() if value is not None}
+        return DataTopics(**await self._exchange.ask("PATCH", f"{_group(group)}/data", body))
 
     async def approve(self, group: str, member: str) -> MemberInfo:
         """Say yes to one that waits."""

@@ -47,7 +47,7 @@ def complete(schema: Mapping[str, Any], handlers: Mapping[str, HTTPRouteHandler]
     for path, item in document["paths"].items():
         for method, operation in item.items():
             handler = handlers[operation["operationId"]]
-            statuses = [*_ALWAYS, *((404,) if "{" in path or path.startswith("/v1/audit") else ())]
+            statuses = [*_ALWAYS, *((404,) if "{" in path or path.startswith(("/v1/audit", "/v1/guard")) else ())]
             if method != "get":
                 statuses += _CHANGING
                 if not handler.opt.get("repeatable"):

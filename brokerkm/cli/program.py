@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "audit": Lazy("brokerkm.cli.audit:audit", "Show what was done, and by whom; check the log."),
     "credential": Lazy("brokerkm.cli.credentials:credential", "Let others administer over the network."),
     "broker": Lazy("brokerkm.cli.broker:broker", "Set up the message broker to guard topics."),
+    "guard": Lazy("brokerkm.cli.guard:guard", "Keep the broker in step: who may do what there."),
     "server": Lazy("brokerkm.cli.servers:server", "Show the servers that share a database."),
     "store": Lazy("brokerkm.cli.store:store", "Copy, check, restore the store; change its key."),
     "rule": Lazy("brokerkm.cli.rules:rule", "What the server does by itself: rotate, evict, notify."),

@@ -9,6 +9,7 @@ from brokerkm.core.crypto import Suite, load_signing_key
 from brokerkm.errors import UsageError
 from brokerkm.service.admissions import Admissions
 from brokerkm.service.api import GroupInfo, Outcome
+from brokerkm.service.guardianship import Guardianship
 from brokerkm.service.office import PUBLISHED_WAIT
 from brokerkm.service.offline import OfflineEnrollment
 from brokerkm.service.oversight import Oversight
@@ -26,7 +27,7 @@ _SEED_SIZE: Final = 32  # bytes; Ed25519
 _MAX_SECONDS: Final = 0xFFFFFFFF
 
 
-class Admin(OfflineEnrollment, Admissions, Tickets, Oversight):
+class Admin(OfflineEnrollment, Admissions, Tickets, Guardianship, Oversight):
     """`AdminApi` on a started server; what it does the audit log ascribes to its actor."""
 
     def __init__(self, server: KeyServer, actor: str = "operator") -> None:

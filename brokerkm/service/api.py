@@ -236,6 +236,39 @@ class Event:
     details: dict[str, str | float]
 
 
+@dataclass(frozen=True, slots=True)
+class GuardInfo:
+    """How the broker's guard is.
+
+    Args:
+        problem: why it is not in step; empty if it is.
+        pending: members whose change it has not been told of.
+        mended: differences that the last comparison of everything has found, and mended.
+    """
+
+    in_step: bool
+    problem: str
+    pending: int
+    mended: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardDifference:
+    """Something at the broker that is not as the store says; the member is empty where it concerns all of them."""
+
+    group: str
+    member: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataTopics:
+    """Filters of the application's topics that members have at a guarded broker; `%m`: member id, `%g`: group."""
+
+    publish: list[str]
+    subscribe: list[str]
+
+
 class AdminApi(Protocol):
     """The administration of all groups of one server.
 
@@ -428,6 +461,28 @@ class AdminApi(Protocol):
 
     async def move(self, group: str, to: str) -> None:
         """Have another server lead a group, and keep it there while that server runs."""
+        ...
+
+    async def show_guard(self) -> GuardInfo:
+        """Return how the broker's guard is; raises `UnknownNameError` if there is none, as the next two do."""
+        ...
+
+    async def compare_guard(self) -> list[GuardDifference]:
+        """Return where the broker and the store differ, the first thousand."""
+        ...
+
+    async def sync_guard(self) -> GuardInfo:
+        """Make the broker as the store says; raises `TransportError`."""
+        ...
+
+    async def show_data(self, group: str) -> DataTopics:
+        """Return which topics of the application members have at a guarded broker."""
+        ...
+
+    async def set_data(
+        self, group: str, *, publish: Sequence[str] | None = None, subscribe: Sequence[str] | None = None
+    ) -> DataTopics:
+        """Say which topics of the application members have at a guarded broker; what is None stays as it is."""
         ...
 
     async def audit(self, group: str = "", *, after: int = 0, limit: int = PAGE) -> list[AuditInfo]:

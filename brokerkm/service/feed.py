@@ -49,6 +49,7 @@ class Kind(enum.StrEnum):
     UNSERVED = "unserved"  # reason
     POLICY = "policy"
     ROTATE = "rotate"  # epoch
+    DATA_TOPICS = "data-topics"
     HANDOVER = "handover"
     DESTROYED = "destroyed"  # and forgotten
     RULE_RUN = "rule-run"  # rule

@@ -147,7 +147,7 @@ def inform(warden: Warden, feed: Feed) -> Callable[[], None]:
                 farewells.leaves(group, happening.member)
             case Kind.SEATED | Kind.STANDING:
                 warden.note(group, happening.member)
-            case Kind.BROKER_BACK | Kind.LEAD:
+            case Kind.BROKER_BACK | Kind.LEAD | Kind.DATA_TOPICS:
                 warden.note_everything()
             case Kind.DESTROYED:
                 warden.note_gone(group)

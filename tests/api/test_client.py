@@ -81,6 +81,9 @@ async def exercise(admin: AdminApi) -> list[object]:
         await admin.configure("plant", Settings(root_period=60, interval=0.0)),
         await admin.set_policy("plant", Policy(grace=7)),
         await admin.hand_over("plant"),
+        await admin.show_data("plant"),
+        await admin.set_data("plant", publish=["plant/%m/#"]),
+        await admin.set_data("plant", subscribe=["plant/#", "all"]),
         await admin.freeze("plant"),
         await admin.thaw("plant"),
         await admin.show("plant"),
@@ -138,6 +141,9 @@ async def test_who_asked_is_in_the_audit_log(server: KeyServer, remote: RemoteAd
         (lambda admin: admin.revoke_token("plant", "00" * 8), UnknownNameError, "no token"),
         (lambda admin: admin.revoke_credential("bob"), UnknownNameError, "no credential"),
         (lambda admin: admin.show(".."), UsageError, "names nothing"),
+        (lambda admin: admin.show_guard(), UnknownNameError, "keeps no guard"),
+        (lambda admin: admin.set_data("plant", publish=["a/#/b"]), UsageError, "filter"),
+        (lambda admin: admin.set_data("plant", subscribe=["a"] * 65), UsageError, "subscribe: "),
     ],
 )
 async def test_errors_arrive_as_what_they_are(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from brokers.mosquitto import KEYSERVER, GuardedMosquitto, built_plugin
+from brokers.process import free_port
 
 from brokerkm.errors import LoginRefusedError, TransportError
 from brokerkm.sdk.home import Home, read_descriptor
@@ -55,6 +56,44 @@ def test_a_url_without_login_is_explained(site: Machine) -> None:
     url = read_descriptor(site.home / "hint.join").broker.partition("&")[0]
     told = site.run("join", "hint.join", "-i", "hint", "--broker", url, status=1)
     assert "add login=identity to its URL's parameters" in told
+
+
+def test_the_guard_can_be_looked_at(site: Machine) -> None:
+    """It is in step; it says so; it can be made to compare everything."""
+    site.run("invite", "-o", "guard.join")
+    assert site.run("guard", "show").startswith("in step")
+    assert (True, "") == tuple(site.ask("guard", "sync")[name] for name in ("in_step", "problem"))
+    assert "the broker is as the store says\n" == site.run("guard", "diff")
+    assert "" == site.run("guard", "diff", "--json")
+
+
+def test_data_topics_are_a_members_own(machine: Machine) -> None:
+    """What a group's members may publish and subscribe is said once, and kept over a restart."""
+    server = machine.serve("--port", str(free_port()), "--interval", "0.05")
+    server.start()
+    try:
+        assert {"publish": ["#"], "subscribe": ["#"]} == machine.ask("guard", "data")
+        machine.run("invite", "--uses", "2")
+        for member in ("one", "two"):
+            machine.run("join", "fleet.join", "-i", member)
+        chosen = ("--publish", "plant/%m/#", "--publish", "all", "--subscribe", "plant/#", "--subscribe", "all")
+        assert "plant/%m/#" in machine.run("guard", "data", *chosen)
+        server.stop()
+        assert {"publish": ["plant/%m/#", "all"], "subscribe": ["plant/#", "all"]} == machine.ask("guard", "data")
+        server.start()
+        machine.run("pub", "-i", "one", "-t", "plant/two/x", "-m", "forged", "--retain")
+        machine.run("pub", "-i", "one", "-t", "plant/one/x", "-m", "true", "--retain")
+        assert "true\n" == machine.run("sub", "-i", "two", "-t", "plant/+/x", "-W", "4")
+    finally:
+        server.stop()
+
+
+def test_a_guard_has_to_be_named(machine: Machine) -> None:
+    """Without a server, or with one that has no guard, it is said where to name one."""
+    machine.run("group", "create", "plant")
+    assert "[guard] kind" in machine.run("guard", "show", status=2)
+    assert "publish" in machine.run("guard", "data")
+    assert "filter" in machine.run("guard", "data", "--publish", "a/#/b", status=2)
 
 
 def test_a_kind_needs_a_broker(machine: Machine) -> None:
