@@ -137,7 +137,11 @@ async def _site(configuration: Configuration, options: Options, stack: contextli
     options = dataclasses.replace(options, username=username, password=password)
     device_url = asking_for_identity(configuration.broker.device_url or broker.url)
     applicants = {"applicants": _flag(configuration.guard.applicants)}
-    return _Site(broker.url, options, device_url, lambda fleet: broker.guard(fleet, applicants))
+
+    def guard(fleet: Fleet) -> BrokerGuard:
+        return broker.guard(fleet, applicants)
+
+    return _Site(broker.url, options, device_url, guard)
 
 
 def _named(configuration: Configuration, options: Options) -> _Site:
@@ -160,10 +164,14 @@ def _named(configuration: Configuration, options: Options) -> _Site:
         "server": options.username,
     }
     known = {name: value for name, value in given.items() if value}
-    guard = seam.find(chosen.kind)
-    if guard.by_identity:
+    kind = seam.find(chosen.kind)
+    if kind.by_identity:
         device_url = asking_for_identity(device_url)
-    return _Site(url, options, device_url, lambda fleet: guard(fleet, known))
+
+    def guard(fleet: Fleet) -> BrokerGuard:
+        return kind(fleet, known)
+
+    return _Site(url, options, device_url, guard)
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - it is what the function is about
