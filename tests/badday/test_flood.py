@@ -90,4 +90,5 @@ async def test_members_that_were_away_are_served_in_a_flood(tmp_path: Path, devi
                 while refused.total() < 2 * FLOOD:  # noqa: ASYNC110 - it is told by nobody
                     await asyncio.sleep(0.05)
             assert flooder.returncode is None
-            assert {"unknown-member", "bad-mac"} <= set(refused) <= {"unknown-member", "bad-mac", "rate", "busy"}
+            forged, late = {"unknown-member", "bad-mac"}, {"rate", "busy", "replay"}  # a device asks again meanwhile
+            assert forged <= set(refused) <= forged | late
