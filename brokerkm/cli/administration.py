@@ -15,6 +15,7 @@ from brokerkm.cli.options import chosen_state, is_given, server_state_option
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from brokerkm.api import Remote
     from brokerkm.service import AdminApi, Outcome
 
 _T = TypeVar("_T")
@@ -52,22 +53,30 @@ def administer(state: Path, work: Callable[[AdminApi], Awaitable[_T]], *, create
     Args:
         create: make a store where there is neither a server nor a store.
     """
-    from brokerkm.api import Remote, RemoteAdmin, open_admin  # noqa: PLC0415 - for what administers only
+    from brokerkm.api import RemoteAdmin, open_admin  # noqa: PLC0415 - for what administers only
 
-    meta = click.get_current_context().meta
-    url, *files = (meta.get(f"{__name__}.{name}") for name in _REMOTE)
+    target = named_target()
 
     async def run() -> _T:
-        if url is None:
+        if target is None:
             async with open_admin(placed(state, None), create=create) as admin:
                 return await work(admin)
-        remote = await RemoteAdmin.reach(Remote.from_files(url, *files))
+        remote = await RemoteAdmin.reach(target)
         try:
             return await work(remote)
         finally:
             await remote.close()
 
     return asyncio.run(run())
+
+
+def named_target() -> Remote | None:
+    """Return the server that was named by its URL, None if that of a state directory is meant."""
+    from brokerkm.api import Remote  # noqa: PLC0415 - for what administers only
+
+    meta = click.get_current_context().meta
+    url, *files = (meta.get(f"{__name__}.{name}") for name in _REMOTE)
+    return None if url is None else Remote.from_files(url, *files)
 
 
 def placed(state: Path, config: Path | None) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brokerkm.cli.administration import administer, resolve_group, server_options
+from brokerkm.cli.administration import administer, placed, resolve_group, server_options
 from brokerkm.cli.lazy import FailedError
 from brokerkm.cli.output import json_option, print_fields, print_json, print_table, printable
 
@@ -102,6 +102,39 @@ def data(
         print_json(dataclasses.asdict(found))
     else:
         print_fields({"publish": "\n".join(found.publish), "subscribe": "\n".join(found.subscribe)})
+
+
+@guard.command(
+    epilog="""\b
+Examples:
+  brokerkm guard serve                                     for a broker on this machine
+  brokerkm guard serve --server https://keys.example:8443 --token-file /etc/brokerkm/viewer.token
+\b
+Paths, to be named in the broker's configuration (see deploy/):
+  /rabbitmq/user /rabbitmq/vhost /rabbitmq/resource /rabbitmq/topic    by POST
+  /emqx/authenticate /emqx/authorize
+  /vernemq/hook
+"""
+)
+@click.option("--listen", default="127.0.0.1:8091", show_default=True, metavar="HOST:PORT", help="Where brokers ask.")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate with its chain (PEM), for HTTPS.")
+@click.option("--tls-key", type=click.Path(dir_okay=False), help="Its key.")
+@click.option(
+    "--applicants/--no-applicants", default=True, show_default=True, help="Whether unknown devices may ask for a place."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say who is refused and why, on standard error.")
+@server_options
+def serve(
+    *, listen: str, tls_cert: str | None, tls_key: str | None, applicants: bool, verbose: bool, state: Path
+) -> None:
+    """Answer brokers that ask over HTTP who may do what: RabbitMQ, EMQX, VerneMQ.
+
+    Whoever cannot be decided about is refused, so is everybody while the key server is away. It needs no more than the
+    role viewer.
+    """
+    from brokerkm.cli.authorizing import authorize  # noqa: PLC0415 - not for --help
+
+    authorize(placed(state, None), listen, (tls_cert, tls_key), applicants=applicants, verbose=verbose)
 
 
 def _print_guard(info: GuardInfo, *, as_json: bool) -> None:

@@ -33,12 +33,13 @@ from brokerkm.errors import TransportError
 from brokerkm.testing.guarded import GROUP, Device, GuardedSite, Yard, eventually, forbidden
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from brokerkm.testing.guarded import Client
 
 MARK = b"marker"
 FORGED = b"forged"
+MOMENT = 1.0  # seconds in which a broker that hangs up has done so
 
 
 class GuardConformance:
@@ -50,6 +51,7 @@ class GuardConformance:
     evicts: ClassVar[bool] = True  # it disconnects who is evicted, and does not let it in again
     takes_applicants: ClassVar[bool] = True  # it lets in devices of which nothing is known yet
     demands_login: ClassVar[bool] = True  # it turns away who has none, or a wrong one
+    hangs_up: ClassVar[bool] = False  # it disconnects who tries what it may not, also by a subscription
     refuses_retained: ClassVar[bool] = True  # it keeps no request for those who come later, which would be a replay
 
     @pytest.fixture
@@ -92,7 +94,10 @@ class GuardConformance:
             others += [yard.topics.node(0, 1), yard.topics.node(1, 1)]
         for topic in others:
             await server.publish(topic, MARK, retain=True)
-        await alice.subscribe(*forbidden(yard.topics, paths=self.guards_paths))
+        if self.hangs_up:
+            await self._is_hung_up_on(yard, forbidden(yard.topics, paths=self.guards_paths))
+        else:
+            await alice.subscribe(*forbidden(yard.topics, paths=self.guards_paths))
         await self._reads_on(yard, server, alice)
         for topic in others:
             await server.publish(topic, MARK)
@@ -100,6 +105,15 @@ class GuardConformance:
         assert not alice.topics(MARK) & set(others)
         for topic in others:
             await server.publish(topic, b"", retain=True)
+
+    async def _is_hung_up_on(self, yard: Yard, filters: Sequence[str]) -> None:
+        """Let alice subscribe what is not hers: she is disconnected before she has heard anything."""
+        for pattern in filters:
+            probe = await yard.client("alice", MOMENT)
+            with pytest.raises(TransportError):
+                await probe.transport.subscribe([pattern])
+            await probe.close()
+            assert not probe.topics(MARK)
 
     async def _reads_on(self, yard: Yard, server: Client, client: Client) -> None:
         """Return when what has been published before must have come; alice reads on, or again."""
@@ -116,11 +130,11 @@ class GuardConformance:
         tried = [topics.node(0, 0), topics.node(1, 0), topics.node(0, 1), topics.beacon, topics.handover]
         tried += [topics.member("alice"), topics.member("bob"), topics.request("bob"), f"{topics.root}/x"]
         for topic in tried:
-            alice = await yard.client("alice")  # some brokers disconnect who tries
-            await alice.publish(topic, FORGED)
-            await alice.publish(topic, FORGED, retain=True)
-            await alice.close()
-        alice = await yard.client("alice")
+            for retain in (False, True):
+                alice = await self._tries(yard, "alice")
+                await alice.publish(topic, FORGED, retain=retain)
+                await alice.close()
+        alice = await self._tries(yard, "alice")
         await alice.publish(topics.request("alice"), FORGED, retain=True)
         alice = await yard.client("alice")
         await alice.transport.request(topics.request("alice"), MARK)
@@ -131,6 +145,10 @@ class GuardConformance:
         await alice.transport.request(topics.request("alice"), MARK)
         await late.hears((topics.request("alice"), MARK))
         assert self.refuses_retained is not (topics.request("alice") in late.topics(FORGED))
+
+    async def _tries(self, yard: Yard, name: str) -> Client:
+        """Connect somebody who is going to do what the broker may hang up for."""
+        return await yard.client(name, MOMENT) if self.hangs_up else await yard.client(name)
 
     # Logging in.
 
@@ -165,8 +183,11 @@ class GuardConformance:
         mine = (topics.member("dave"), topics.beacon, topics.handover)
         await dave.transport.subscribe(mine)
         await server.transport.subscribe([topics.request("dave"), "app/dave"])
-        await dave.subscribe(topics.node(0, 1), topics.node(1, 0), "app/#")
-        await dave.publish("app/dave", FORGED)
+        for attempt in (topics.node(0, 1), topics.node(1, 0), "app/#"):
+            probe = await self._tries(yard, "dave") if self.hangs_up else dave
+            await probe.subscribe(attempt)
+        probe = await self._tries(yard, "dave") if self.hangs_up else dave
+        await probe.publish("app/dave", FORGED)
         if not dave.connected:
             dave = await yard.client("dave")
         for topic in (topics.node(0, 1), topics.node(1, 0), "app/bob", topics.member("dave")):
@@ -218,7 +239,7 @@ class GuardConformance:
         server, alice = await yard.keyserver(), await yard.client("alice")
         own = await yard.own("alice")
         await alice.transport.subscribe(own)
-        if self.guards_paths:
+        if self.guards_paths and not self.hangs_up:
             await alice.subscribe(yard.topics.node(0, 0), yard.topics.node(1, 0))
             for topic in (yard.topics.node(0, 0), yard.topics.node(1, 0)):
                 await server.publish(topic, MARK)
@@ -236,6 +257,9 @@ class GuardConformance:
         await yard.settle()
         assert not await yard.differences()
         server, alice = await yard.keyserver(), await yard.client("alice")
+        if self.hangs_up:
+            await self._is_hung_up_on(yard, ["#", yard.topics.node(0, 1), yard.topics.member("bob")])
+            return
         if self.guards_paths:
             await alice.subscribe(yard.topics.node(0, 1))
             await server.publish(yard.topics.node(0, 1), MARK)

@@ -252,15 +252,19 @@ class Yard:
         """Connect as the key server, beside it."""
         return await self._open(Options(role=Role.SERVER, **self.site.server_options))
 
-    async def client(self, name: str) -> Client:
-        """Connect as a device; raises `TransportError` if the broker does not let it in."""
-        username, secret = await self.site.login(self.devices[name])
-        return await self.client_as(username, secret)
+    async def client(self, name: str, patience: float = PATIENCE) -> Client:
+        """Connect as a device; raises `TransportError` if the broker does not let it in.
 
-    async def client_as(self, username: str | None, secret: str | None) -> Client:
+        Args:
+            patience: seconds that each operation may take; a broker that hangs up instead of refusing is asked again.
+        """
+        username, secret = await self.site.login(self.devices[name])
+        return await self.client_as(username, secret, patience)
+
+    async def client_as(self, username: str | None, secret: str | None, patience: float = PATIENCE) -> Client:
         """Connect with this user name and password, and a client id that nobody else has."""
         client_id = f"kit-{secrets.token_hex(6)}"
-        return await self._open(Options(username=username, password=secret, client_id=client_id, timeout=PATIENCE))
+        return await self._open(Options(username=username, password=secret, client_id=client_id, timeout=patience))
 
     async def _open(self, options: Options) -> Client:
         client = Client(create(self.site.url, options))

@@ -103,23 +103,7 @@ def rabbitmq() -> Iterator[MqttBroker]:
         )
         (directory / "rabbitmq.conf").write_text(f"{text}\nlisteners.tcp.1 = 127.0.0.1:{free_port()}\n")
         (directory / "enabled_plugins").write_text("[rabbitmq_mqtt].\n")
-        (directory / "env.conf").touch()
-        environment = {
-            "HOME": str(directory),
-            "ERL_EPMD_PORT": str(epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"brokerkm{port}@localhost",
-            "RABBITMQ_DIST_PORT": str(free_port()),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
-            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
-            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(directory),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_PID_FILE": str(directory / "pid"),
-            "RUNNING_UNDER_SYSTEMD": "true",  # so that the script becomes the server and takes its signals
-        }
+        environment = rabbitmq_environment(directory, port, epmd_port)
         epmd = Process(
             [require("epmd", "erlang-base"), "-d", "-relaxed_command_check"], "running", directory, environment
         )
@@ -128,6 +112,27 @@ def rabbitmq() -> Iterator[MqttBroker]:
             yield from _running(Process([program], "Server startup complete", directory, environment), port)
         finally:
             epmd.stop()
+
+
+def rabbitmq_environment(directory: Path, port: int, epmd_port: int) -> dict[str, str]:
+    """Return what lets RabbitMQ run in a directory of its own, with its own epmd, node name and cookie."""
+    (directory / "env.conf").touch()
+    return {
+        "HOME": str(directory),
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODENAME": f"brokerkm{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        "RUNNING_UNDER_SYSTEMD": "true",  # so that the script becomes the server and takes its signals
+    }
 
 
 @contextlib.contextmanager

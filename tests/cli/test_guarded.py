@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import sys
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from brokers.mosquitto import KEYSERVER, GuardedMosquitto, built_plugin
-from brokers.process import free_port
+from brokers.process import Process, free_port
 
 from brokerkm.errors import LoginRefusedError, TransportError
 from brokerkm.sdk.home import Home, read_descriptor
@@ -86,6 +90,52 @@ def test_data_topics_are_a_members_own(machine: Machine) -> None:
         assert "true\n" == machine.run("sub", "-i", "two", "-t", "plant/+/x", "-W", "4")
     finally:
         server.stop()
+
+
+def test_brokers_ask_over_http(machine: Machine) -> None:
+    """Another process answers by what the key server knows: at once, and with no while that is away."""
+    server = machine.serve("--port", str(free_port()), "--interval", "0.05")
+    server.start()
+    port = free_port()
+    command = [sys.executable, "-m", "brokerkm", "guard", "serve", "--listen", f"127.0.0.1:{port}"]
+    service = Process(command, "brokers may ask at", machine.home, machine.environment)
+    service.start()
+    try:
+        machine.run("invite", "--uses", "2")
+        machine.run("join", "fleet.join", "-i", "one")
+        home = Home(read_descriptor(machine.home / "fleet.join"), "one", machine.home / "s/brokerkm/fleet/one")
+        member, _ = home.load(time.time)
+        home.directory.close()
+        username, password = member.login
+
+        def asks() -> str:
+            body = json.dumps({"username": username, "password": password}).encode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/emqx/authenticate", body) as answer:
+                return str(json.load(answer)["result"])
+
+        assert ["allow"] * 3 == [asks() for _ in range(3)]
+        machine.run("member", "evict", "one")
+        deadline = time.monotonic() + 1
+        while "deny" != asks():
+            assert time.monotonic() < deadline
+        machine.run("member", "readmit", "one")
+        deadline = time.monotonic() + 1
+        while "allow" != asks():
+            assert time.monotonic() < deadline
+        server.stop()
+        deadline = time.monotonic() + PROMPT
+        while "deny" != asks():
+            assert time.monotonic() < deadline
+        server.start()
+        while "allow" != asks():
+            assert time.monotonic() < deadline + PROMPT
+    finally:
+        service.stop()
+        server.stop()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert "in use already" in machine.run("guard", "serve", "--listen", place, status=1)
+    assert "go together" in machine.run("guard", "serve", "--tls-cert", "x.pem", status=2)
 
 
 def test_a_guard_has_to_be_named(machine: Machine) -> None:
