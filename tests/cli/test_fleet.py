@@ -20,9 +20,12 @@ PATIENCE = 60.0  # seconds
 
 
 def subscribed(machine: Machine, *arguments: str) -> subprocess.Popen[str]:
-    """Return a running `sub` that has received its first message, which another member retained."""
+    """Return a running `sub` that has received its first message, which another member retained.
+
+    It subscribes one topic after the other, that of this message last.
+    """
     machine.run("pub", "-i", "two", "-t", "ready/now", "-m", "ready", "--retain")
-    sub = machine.start("sub", "-i", "one", "-t", "ready/#", *arguments)
+    sub = machine.start("sub", "-i", "one", *arguments, "-t", "ready/#")
     assert sub.stdout is not None
     assert "ready" in sub.stdout.readline()
     return sub
