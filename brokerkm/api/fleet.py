@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 MAX_AGE: Final = 1.0  # seconds that a list of groups is used, and members beside other servers
+_MAX_LAG: Final = 3.0  # seconds that the groups are used while they are looked up again
 MAX_MEMBERS: Final = 200_000  # that are remembered
 LINES: Final = 4  # connections to the key server
 _FIRST_PAUSE: Final = 0.2  # seconds
@@ -83,11 +84,15 @@ class RemoteFleet:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def groups(self) -> dict[str, GuardedGroup]:
-        """Return all groups by name, as they were a second ago at most."""
-        if self._groups is not None and time.monotonic() - self._groups[0] < MAX_AGE:
-            return self._groups[1]
+        """Return all groups by name, as they were moments ago; nobody waits while they are looked up in good time."""
+        known, now = self._groups, time.monotonic()
+        if known is not None and now - known[0] < MAX_AGE:
+            return known[1]
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._ask_groups())
+            self._asking.add_done_callback(_look)
+        if known is not None and self._follows and now - known[0] < _MAX_LAG:
+            return known[1]
         return await asyncio.shield(self._asking)
 
     async def member(self, group: str, member: str) -> MemberRecord | None:
@@ -172,6 +177,12 @@ class RemoteFleet:
         self._changes += 1
         self._members.clear()
         self._groups = None
+
+
+def _look(task: asyncio.Task[dict[str, GuardedGroup]]) -> None:
+    """Take note of a failure that nobody waits for: the next one who asks meets it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _page(group: str, after: str, admin: AdminApi) -> list[MemberInfo]:

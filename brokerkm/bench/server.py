@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from brokerkm.bench.figure import Figure
 
-CASES: Final = ("open", "evict", "import", "storm", "flood", "takeover")
-_MEMBERS: Final = {"open": 1_000_000, "evict": 1_000_000, "import": 100_000, "storm": 50_000}
+CASES: Final = ("open", "evict", "import", "storm", "flood", "guard", "takeover")
+_MEMBERS: Final = {"open": 1_000_000, "evict": 1_000_000, "import": 100_000, "storm": 50_000, "guard": 2_000}
 _LINE: Final = "{:9}{:52}{:>11}{:>11}{:>9}  {}"
 HEADER: Final = _LINE.format("case", "figure", "value", "floor", "ratio", "limit")
 
@@ -36,6 +36,7 @@ def server(cases: tuple[str, ...], members: int | None, broker: str | None, *, a
     import    100,000 devices enrolled at once, their Welcomes sealed on all cores
     storm     50,000 members that ask to sync at once
     flood     one request without a valid proof
+    guard     one question of a broker that asks over HTTP, about one of 2,000 members
     takeover  a server is killed and another goes on (needs Debian's postgresql)
 
     A floor is what the disk or the bare library does in the same run. Exits with 1 if a figure breaks its limit.
@@ -75,6 +76,8 @@ def _figures(cases: tuple[str, ...], members: int | None, broker: str | None) ->
         yield from _load("server_requests:sync_storm")(sizes["storm"], *([broker] if broker else []))
     if "flood" in cases:
         yield from _load("server_flood:refusal_cost")()
+    if "guard" in cases:
+        yield from _load("server_guard:authorize")(sizes["guard"])
     if "takeover" in cases:
         yield from _load("server_takeover:take_over")()
 

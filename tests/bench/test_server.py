@@ -66,3 +66,12 @@ def test_a_broken_limit_is_said() -> None:
     }
     assert "2 µs" in line(Figure(case="flood", what="one", value=2e-6, unit="s"))
     assert line(Figure(case="storm", what="asked", value=1.0, unit="x")).endswith("1 x")
+
+
+def test_a_brokers_questions_are_a_case() -> None:
+    """Each figure stands beside an empty handler's, in the same share."""
+    result = CliRunner().invoke(bench, ["server", "--case", "guard", "--members", "64", "--json"])
+    figures = json.loads(result.stdout)
+    assert ["guard"] * 4 == [figure["case"] for figure in figures]
+    assert (result.exit_code == 0) == all(figure["holds"] for figure in figures)
+    assert figures[0]["ratio"] > 1, "what is not known yet is asked of the key server"

@@ -85,7 +85,7 @@ class Listener:
     def _bind(self) -> socket.socket:
         try:
             family, *_, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or Nagle stays on
         except OSError as error:
             raise self._busy(error) from error
         try:
