@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from brokers.process import require
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -171,11 +172,12 @@ def test_what_the_program_exports_is_good_style() -> None:
     assert b"" == done.stdout + done.stderr
 
 
-def test_the_unit_is_one_that_systemd_takes_and_holds_tight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["brokerkm.service", "brokerkm-guard.service"])
+def test_the_unit_is_one_that_systemd_takes_and_holds_tight(tmp_path: Path, name: str) -> None:
     """Verified by systemd; its exposure stays low (0 is none, 10 all)."""
     analyze = require("systemd-analyze", "systemd")
-    text = (DEPLOY / "systemd/brokerkm.service").read_text()
-    unit = tmp_path / "brokerkm.service"
+    text = (DEPLOY / "systemd" / name).read_text()
+    unit = tmp_path / name
     unit.write_text(text.replace("/opt/brokerkm/bin/brokerkm", str(Path(sys.executable).with_name("brokerkm"))))
     done = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False, timeout=60
