@@ -23,7 +23,7 @@ from brokerkm.service.feed import Kind
 from brokerkm.store.records import MemberRecord, Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from brokerkm.service.api import AdminApi, Event, MemberInfo
 
@@ -65,21 +65,15 @@ class RemoteFleet:
         while True:
             try:
                 admin = await self._reach()
-                async with contextlib.aclosing(admin.events()) as events:
-                    following = asyncio.ensure_future(anext(events))
-                    try:
-                        await asyncio.sleep(_FIRST_PAUSE)  # the stream has begun by then
-                        self._forget()
-                        self._follows, pause = True, _FIRST_PAUSE
-                        while True:
-                            self._hear(await following)
-                            following = asyncio.ensure_future(anext(events))
-                    finally:
-                        self._follows = False
-                        following.cancel()
+                try:
+                    await self._follow(admin.events())
+                finally:
+                    pause = _FIRST_PAUSE if self._follows else pause
+                    self._follows = False
+                    self._forget()
+                    await _hang_up(admin)
             except (BrokerkmError, StopAsyncIteration) as error:
                 _log.warning("the key server tells nothing: %s", error)
-            self._forget()
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -165,6 +159,21 @@ class RemoteFleet:
                 raise
             self._idle.append(admin)
             return answer
+
+    async def _follow(self, events: AsyncGenerator[Event]) -> None:
+        """Hear what happens; raises when that ends."""
+        following = asyncio.ensure_future(anext(events))
+        try:
+            await asyncio.wait([following], timeout=_FIRST_PAUSE)  # the stream has begun by then
+            self._forget()
+            self._follows = True
+            while True:
+                self._hear(await following)
+                following = asyncio.ensure_future(anext(events))
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await events.aclose()
 
     def _hear(self, event: Event) -> None:
         if event.kind in _OF_MEMBERS:

@@ -208,6 +208,7 @@ class LiveGroup:
                     len(settled.commit.rekeys),
                 )
                 self._tell(settled, settled.commit, batch)
+            self._tell_evictions(batch)
             for waiter in batch.waiters:
                 if not waiter.done():
                     waiter.set_result((self.group.epoch, settled.sequence))
@@ -238,9 +239,12 @@ class LiveGroup:
             self._feed.emit(Kind.ROTATE, self.name, epoch=epoch)
         for seat in commit.change.seated:
             self._feed.emit(Kind.SEATED, self.name, seat.enrollment.member, epoch=epoch)
+
+    def _tell_evictions(self, batch: Changes) -> None:
+        """Say on the feed who is out, also those who had no place to lose."""
         for member, eviction in batch.evictions.items():
             kind = Kind.LEFT if eviction.reason is GoodbyeReason.LEFT else Kind.EVICTED
-            self._feed.emit(kind, self.name, member, epoch=epoch)
+            self._feed.emit(kind, self.name, member, epoch=self.group.epoch)
 
     async def beacon(self) -> int:
         """Store a new Beacon and return its sequence; raises `StoreError`."""

@@ -226,6 +226,17 @@ class GuardConformance:
         assert bob.connected
         assert not await yard.differences()
 
+    async def test_who_is_evicted_before_it_had_a_place_goes_too(self, yard: Yard) -> None:
+        """A device that was listed, and asks for a place."""
+        if not (self.takes_applicants and self.evicts):
+            pytest.skip("such devices do not get in here, or stay, which other tests assert")
+        await yard.server.admin.add_member(GROUP, "dave", yard.devices["dave"].identity)
+        await yard.settle()
+        dave = await yard.client("dave")
+        await yard.evict("dave")
+        await dave.is_gone()
+        assert not await yard.lets_in("dave")
+
     async def test_who_is_readmitted_has_its_new_place_and_not_the_old_one(self, yard: Yard) -> None:
         """Its old path's topics are somebody else's business by then."""
         if not self.evicts:
